@@ -1,0 +1,45 @@
+"""Gives playbooks release ids and the choice among them; plugins/module_utils/release_ledger.py does the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from ansible.errors import AnsibleFilterError
+
+# Ansible hands its module_utils setting to modules only; a filter finds the same folder by its own place.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
+
+from release_ledger import ReleaseError, choose, recount
+from release_ledger import release_id as derive_release_id
+
+
+def release_id(content: Mapping[str, object]) -> str:
+    """`{'image': …, 'schema': …} | release_id` → 12 hexadecimal digits that follow from the content."""
+    try:
+        return derive_release_id(content)
+    except (ReleaseError, ValueError) as problem:
+        raise AnsibleFilterError(str(problem)) from problem
+
+
+def choose_release(
+    ledger: Mapping[str, object] | Iterable[Mapping[str, object]],
+    wanted: str,
+    new: str | None = None,
+    kept: Iterable[str] | None = None,
+) -> str:
+    """`ledger | choose_release('previous', kept=ids)` → one id; `ledger` is what the module read, or its entries."""
+    try:
+        entries = ledger["entries"] if isinstance(ledger, Mapping) else ledger
+        return choose(recount(entries), wanted, new=new, kept=kept)
+    except ReleaseError as problem:
+        raise AnsibleFilterError(str(problem)) from problem
+
+
+class FilterModule:
+    """What Ansible asks a filter file for."""
+
+    def filters(self) -> dict[str, Callable[..., object]]:
+        """Name the filters of this file."""
+        return {"release_id": release_id, "choose_release": choose_release}
