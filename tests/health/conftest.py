@@ -1,0 +1,125 @@
+"""What the health tests share. They read a deployed host and change nothing, so they run against production too.
+
+`verify.yml` runs them and hands over what it knows of the host. By hand, for all hosts of an inventory:
+    .venv/bin/pytest tests/health --ansible-inventory=inventories/<yours>
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@functools.cache
+def _ask_ansible(inventory: str) -> dict[str, dict[str, Any]]:
+    """`host_health_settings` of every host, as Ansible itself resolves it, templates and vault included."""
+    answer = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "ansible"),
+            "scratch4school",
+            f"--inventory={inventory}",
+            f"--playbook-dir={ROOT / 'deploy'}",
+            "--module-name=ansible.builtin.debug",
+            "--args=var=host_health_settings",
+        ],
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        raise pytest.UsageError(f"{inventory} cannot be read: {answer.stdout}{answer.stderr}")
+    hosts = json.loads(answer.stdout)["plays"][0]["tasks"][0]["hosts"]
+    return {name: result["host_health_settings"] for name, result in hosts.items()}
+
+
+def _hosts(config: pytest.Config) -> dict[str, dict[str, Any]]:
+    """Settings by host name, from the play that runs us or from the inventory named on the command line."""
+    handed_over = os.environ.get("SCRATCH4SCHOOL_HEALTH")
+    if handed_over:
+        return json.loads(handed_over)
+    inventory = config.getoption("ansible_inventory")
+    if not inventory:
+        raise pytest.UsageError("say which hosts: --ansible-inventory=inventories/<yours>")
+    return _ask_ansible(inventory)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test runs once per host."""
+    if "settings" in metafunc.fixturenames:
+        hosts = _hosts(metafunc.config)
+        metafunc.parametrize("settings", list(hosts.values()), ids=list(hosts), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the inventory says of this host, on top of the roles' own defaults: no value is repeated in a test."""
+    values: dict[str, Any] = {}
+    for defaults in sorted(ROOT.glob("roles/*/defaults/main.yml")):
+        values.update(yaml.safe_load(defaults.read_text()) or {})
+    values.update({name: value for name, value in request.param.items() if value != ""})
+    return values
+
+
+@pytest.fixture(scope="session")
+def host(settings: dict[str, Any]) -> Any:
+    """The host, reached as Ansible reaches it, as root."""
+    if settings["connection"] == "local":
+        return testinfra.get_host("local://", sudo=os.geteuid() != 0)
+    user = settings.get("user", "root")
+    return testinfra.get_host(
+        f"ssh://{user}@{settings['address']}:{settings['port']}",
+        ssh_identity_file=settings.get("key"),
+        # One connection for all questions; testinfra keeps it open only where it is told the path of its socket.
+        ssh_extra_args=f"{settings.get('ssh_arguments', '')} -o ControlPath=/tmp/scratch4school-health-%C",
+        sudo=user != "root",
+    )
+
+
+@pytest.fixture(scope="session")
+def containers(host: Any) -> dict[str, dict[str, Any]]:
+    """Every container of ours as the engine describes it, by its `scratch4school.component` label."""
+    names = host.check_output("docker ps --all --quiet --filter label=scratch4school").split()
+    assert names, "there is no container of Scratch4School on this host: run deploy.yml"
+    described = json.loads(host.check_output("docker inspect " + " ".join(names)))
+    return {entry["Config"]["Labels"]["scratch4school.component"]: entry for entry in described}
+
+
+@pytest.fixture(scope="session")
+def sql(host: Any) -> Any:
+    """A function that runs one SQL script as the server's administrator and returns psql's result object."""
+
+    def run(script: str) -> Any:
+        return host.run(
+            "docker exec scratch4school-postgres psql --no-psqlrc --quiet --tuples-only --no-align "
+            "--set ON_ERROR_STOP=1 --username postgres --dbname scratch4school --command %s",
+            script,
+        )
+
+    return run
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Put the last lines of a container's log under a failed test about it: the cause, not the symptom."""
+    outcome = yield
+    report = outcome.get_result()
+    component = getattr(item, "callspec", None) and item.callspec.params.get("component")
+    host = getattr(item, "funcargs", {}).get("host")
+    if report.when == "call" and report.failed and component and host is not None:
+        log = host.run(
+            "docker ps --all --quiet --filter label=scratch4school.component=%s | "
+            "xargs --no-run-if-empty docker logs --tail 25",
+            component,
+        )
+        report.sections.append((f"last lines of {component}", log.stdout + log.stderr))

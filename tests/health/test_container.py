@@ -1,0 +1,101 @@
+"""The four containers run as described: no root, no capabilities, nothing writable that need not be."""
+
+import json
+from typing import Any
+
+import pytest
+
+COMPONENTS = ["database", "pgbouncer", "app", "proxy"]
+WRITABLE = {
+    "database": {"/var/lib/postgresql/data", "/run/postgresql"},
+    "pgbouncer": set(),
+    "app": {"/var/lib/scratch4school/uploads", "/run/scratch4school"},
+    "proxy": {"/var/cache/nginx"},
+}
+USERS = {"database": "10002", "pgbouncer": "10003", "app": "10001", "proxy": "10004"}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_runs_and_is_healthy(containers: Any, component: str) -> None:
+    """The container runs, and its own health check does not say otherwise."""
+    state = containers[component]["State"]
+    assert state["Running"], state
+    assert state["Health"]["Status"] in {"healthy", "starting"}, state["Health"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_process_is_not_root(host: Any, containers: Any, component: str) -> None:
+    """The first process of the container has the uid made for it, as the host's own kernel says."""
+    pid = containers[component]["State"]["Pid"]
+    status = host.check_output("cat /proc/%s/status", str(pid))
+    uids = next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
+    assert set(uids) == {USERS[component]}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_process_has_no_capabilities(host: Any, containers: Any, component: str) -> None:
+    """No capability is held and none can be gained."""
+    pid = containers[component]["State"]["Pid"]
+    status = dict(
+        line.split(":\t", 1)
+        for line in host.check_output("cat /proc/%s/status", str(pid)).splitlines()
+        if ":\t" in line
+    )
+    assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_root_file_system_is_read_only(containers: Any, component: str) -> None:
+    """An intruder cannot leave anything behind in the image's file system."""
+    assert containers[component]["HostConfig"]["ReadonlyRootfs"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_only_data_is_writable(containers: Any, component: str) -> None:
+    """Settings and secrets are mounted read-only; what is writable is data, and nothing else."""
+    writable = {mount["Destination"] for mount in containers[component]["Mounts"] if mount["RW"]}
+    assert writable == WRITABLE[component]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_memory_is_limited(host: Any, containers: Any, component: str) -> None:
+    """A leak in one container cannot take the host down, wherever the kernel offers limits at all."""
+    offers = json.loads(host.check_output("docker info --format '{{json .MemoryLimit}}'"))
+    assert (containers[component]["HostConfig"]["Memory"] > 0) == offers
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_comes_back_by_itself(containers: Any, component: str) -> None:
+    """Docker starts the container again after a crash and after a reboot."""
+    assert containers[component]["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_log_is_bounded(containers: Any, component: str) -> None:
+    """A chatty container cannot fill the disk."""
+    assert "max-size" in containers[component]["HostConfig"]["LogConfig"]["Config"]
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_image_is_named_by_content(containers: Any, component: str) -> None:
+    """The image has a tag that never moves, so "the former release" is what it was."""
+    name, _, tag = containers[component]["Config"]["Image"].partition(":")
+    assert name.startswith("scratch4school/")
+    assert len(tag) == 12
+    assert int(tag, 16) >= 0
+
+
+def test_no_secret_can_be_inspected(host: Any, containers: Any) -> None:
+    """No secret of the installation appears in what `docker inspect` shows: environment, arguments, labels."""
+    secrets = host.check_output('cd /etc/scratch4school && for f in app/*/*; do cat "$f"; echo; done').split()
+    assert len(secrets) >= 9, "the secrets were not found where they should be"
+    shown = json.dumps(containers)
+    assert not [number for number, secret in enumerate(secrets) if secret in shown]
+
+
+def test_no_secret_is_an_argument(host: Any) -> None:
+    """No secret of the installation appears in the argument list of any process of the host."""
+    secrets = host.check_output('cd /etc/scratch4school && for f in app/*/*; do cat "$f"; echo; done').split()
+    arguments = host.check_output("ps -e -o args=")
+    assert not [number for number, secret in enumerate(secrets) if secret in arguments]

@@ -1,0 +1,60 @@
+"""The server itself: which ports answer and which must not, who may read what."""
+
+import socket
+from typing import Any
+
+import pytest
+
+
+@pytest.mark.parametrize("setting", ["proxy_https_port", "proxy_http_port"])
+def test_published_port_listens(host: Any, settings: Any, setting: str) -> None:
+    """The proxy's ports are open to the school."""
+    assert host.socket(f"tcp://0.0.0.0:{settings[setting]}").is_listening
+
+
+@pytest.mark.parametrize("port", [5432, 6432, 8000, 2375, 2376])
+def test_inner_port_is_closed(settings: Any, port: int) -> None:
+    """Database, pooler, application and the engine's own interface cannot be reached from outside the host."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        assert probe.connect_ex((settings["address"], port)) != 0
+
+
+@pytest.mark.parametrize(
+    ("path", "user", "group", "mode"),
+    [
+        ("/var/lib/scratch4school", "root", "root", 0o755),
+        ("/var/lib/scratch4school/postgres", 10002, 10002, 0o700),
+        ("/var/lib/scratch4school/uploads", 10001, 10000, 0o2750),
+        ("/var/lib/scratch4school/run/app", "root", 10000, 0o750),
+        ("/var/lib/scratch4school/run/postgres", 10002, 10002, 0o750),
+        ("/var/lib/scratch4school/releases", "root", "root", 0o750),
+        ("/etc/scratch4school/app", "root", "root", 0o700),
+        ("/etc/scratch4school/app/serve/secret_key", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/serve/database_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/serve/oidc_client_secret", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/migrate/migrator_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/verify/monitor_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/pgbouncer/userlist.txt", 10003, 10003, 0o400),
+        ("/etc/scratch4school/postgres/pg_hba.conf", "root", 10002, 0o640),
+        ("/etc/scratch4school/proxy/tls.key", 10004, "root", 0o400),
+    ],
+)
+def test_path_is_for_its_owner(host: Any, path: str, user: str | int, group: str | int, mode: int) -> None:
+    """Owner, group and mode are what they were made as."""
+    found = host.file(path)
+    assert (found.uid if isinstance(user, int) else found.user) == user
+    assert (found.gid if isinstance(group, int) else found.group) == group
+    assert found.mode == mode
+
+
+def test_serving_container_does_not_hold_the_migrators_password(host: Any) -> None:
+    """Who breaks into the application finds no password that may change the schema."""
+    assert not host.file("/etc/scratch4school/app/serve/migrator_password").exists
+
+
+def test_unit_is_enabled_and_running(host: Any) -> None:
+    """`systemctl restart scratch4school` works, and the school is back after a reboot."""
+    unit = host.service("scratch4school")
+    assert unit.is_enabled
+    assert unit.is_running

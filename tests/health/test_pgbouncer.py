@@ -1,0 +1,49 @@
+"""PgBouncer: logins with SCRAM through it, and pools within what PostgreSQL offers."""
+
+from typing import Any
+
+# The password comes over standard input, since an argument or an environment could be listed by others.
+LOG_IN = (
+    "docker exec -i scratch4school-pgbouncer sh -c 'read -r PGPASSWORD; export PGPASSWORD; exec psql --no-psqlrc "
+    '--tuples-only --no-align --host 127.0.0.1 --port 6432 --username "$0" --dbname "$1" --command "$2"\' %s %s %s < %s'
+)
+
+
+def _ask(host: Any, user: str, database: str, question: str, secret: str) -> Any:
+    return host.run(LOG_IN, user, database, question, f"/etc/scratch4school/app/verify/{secret}")
+
+
+def test_application_logs_in_through_the_pooler(host: Any) -> None:
+    """Client to pooler and pooler to PostgreSQL both speak SCRAM with this version of both."""
+    answer = _ask(host, "scratch4school_app", "scratch4school", "SELECT current_user", "database_password")
+    assert answer.rc == 0, answer.stderr
+    assert answer.stdout.strip() == "scratch4school_app"
+
+
+def test_wrong_password_is_refused(host: Any) -> None:
+    """The pooler asks; it does not wave everybody through."""
+    answer = _ask(host, "scratch4school_app", "scratch4school", "SELECT 1", "monitor_password")
+    assert answer.rc != 0
+    assert "authentication failed" in answer.stderr
+
+
+def test_pools_are_by_transaction(host: Any) -> None:
+    """A pupil holds a server connection for a transaction, not for a session."""
+    answer = _ask(host, "scratch4school_monitor", "pgbouncer", "SHOW CONFIG", "monitor_password")
+    assert answer.rc == 0, answer.stderr
+    settings = dict(line.split("|")[:2] for line in answer.stdout.splitlines())
+    assert settings["pool_mode"] == "transaction"
+    assert settings["auth_type"] == "scram-sha-256"
+
+
+def test_monitor_may_look_but_not_stop(host: Any) -> None:
+    """The login that watches the pools cannot pause or shut them down."""
+    answer = _ask(host, "scratch4school_monitor", "pgbouncer", "PAUSE", "monitor_password")
+    assert answer.rc != 0
+    assert "admin access needed" in answer.stderr
+
+
+def test_pools_fit_into_the_database(settings: Any, sql: Any) -> None:
+    """All the pool's connections and five more fit below PostgreSQL's limit."""
+    limit = int(sql("SHOW max_connections").stdout) - int(sql("SHOW superuser_reserved_connections").stdout)
+    assert settings["pgbouncer_pool_size"] + settings["pgbouncer_reserve_pool_size"] + 5 <= limit
