@@ -1,0 +1,179 @@
+"""The build context decides what is rebuilt: too many files and nothing is unchanged, too few and images go stale."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils.build_context import BuildContextError, archive, context_files, digest, ignore_rules
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """A small build context with a program, a nested folder and things that .dockerignore leaves out."""
+    root = tmp_path / "app"
+    for name, text in {
+        "Dockerfile": "FROM scratch\n",
+        ".dockerignore": "# made by tools\n.venv/\n**/__pycache__\n*.md\n",
+        "start": "#!/bin/sh\n",
+        "src/main.py": "print()\n",
+        "src/notes.md": "kept: the pattern is about the top folder only\n",
+        "src/__pycache__/main.pyc": "x",
+        ".venv/bin/python": "x",
+        "README.md": "x",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (root / "start").chmod(0o755)
+    return root
+
+
+def test_only_what_counts_is_listed(context: Path) -> None:
+    """.dockerignore is honoured, the rest is sorted."""
+    assert context_files(context) == [".dockerignore", "Dockerfile", "src/main.py", "src/notes.md", "start"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "ignored"),
+    [
+        ("tests", "tests/unit/test_a.py", True),
+        ("tests", "src/tests/a.py", False),
+        ("/tests/", "tests/a.py", True),
+        ("**/tests", "src/deep/tests/a.py", True),
+        ("**/tests", "tests/a.py", True),
+        ("**/*.pyc", "a.pyc", True),
+        ("*.pyc", "src/a.pyc", False),
+        ("src/*/cache", "src/one/cache/x", True),
+        ("src/*/cache", "src/one/two/cache", False),
+        ("src/**", "src/one/two", True),
+        ("src/**", "source", False),
+        ("src/**/z", "src/a/b/z", True),
+        ("src/**/z", "src/z", True),
+        ("?.txt", "a.txt", True),
+        ("?.txt", "ab.txt", False),
+        ("[ab].txt", "b.txt", True),
+        ("[^ab].txt", "b.txt", False),
+        ("a.b", "aXb", False),
+        ("./a", "a", True),
+        ("#a", "#a", False),
+    ],
+)
+def test_patterns_mean_what_they_mean_to_docker(pattern: str, path: str, ignored: bool) -> None:
+    """One case per rule of the subset we honour."""
+    assert any(rule.match(path) for rule in ignore_rules(pattern)) is ignored
+
+
+@pytest.mark.parametrize(("text", "word"), [("a\n!a/b\n", "line 2"), ("../a", "outside")])
+def test_what_is_not_understood_is_refused(text: str, word: str) -> None:
+    """An exception read wrongly would leave files out of the digest, and an image would go stale unseen."""
+    with pytest.raises(BuildContextError, match=word):
+        ignore_rules(text)
+
+
+def test_the_dockerfile_counts_even_when_ignored(context: Path) -> None:
+    """Docker sends it whatever .dockerignore says, so a change of it must be a change."""
+    (context / ".dockerignore").write_text("Dockerfile\n.dockerignore\nsrc\nstart\n.venv\nREADME.md\n")
+    assert context_files(context) == [".dockerignore", "Dockerfile"]
+
+
+def test_the_digest_ignores_what_checkouts_differ_in(context: Path) -> None:
+    """Times, umask and ignored files differ between two checkouts of one commit."""
+    before = digest(context)
+    os.utime(context / "start", (1, 1))
+    (context / "src/main.py").chmod(0o600)
+    (context / "README.md").write_text("other")
+    (context / "empty").mkdir()
+    assert digest(context) == before
+    assert len(before) == 12
+
+
+def change_content(context: Path) -> None:
+    (context / "src/main.py").write_text("print(1)\n")
+
+
+def change_mode(context: Path) -> None:
+    (context / "start").chmod(0o644)
+
+
+def change_name(context: Path) -> None:
+    (context / "start").rename(context / "begin")
+
+
+def change_to_link(context: Path) -> None:
+    (context / "src/main.py").unlink()
+    (context / "src/main.py").symlink_to("notes.md")
+
+
+def change_rules(context: Path) -> None:
+    (context / ".dockerignore").write_text(".venv\n**/__pycache__\n*.md\n")
+
+
+@pytest.mark.parametrize("change", [change_content, change_mode, change_name, change_to_link, change_rules])
+def test_the_digest_follows_what_matters(context: Path, change: Callable[[Path], None]) -> None:
+    """Each of these gives another image."""
+    before = digest(context)
+    change(context)
+    assert digest(context) != before
+
+
+def test_extra_strings_are_kept_apart(context: Path) -> None:
+    """Moving a character from one string to the next is a change, and so is their order."""
+    digests = {digest(context, extra) for extra in ([], [""], ["ab", "c"], ["a", "bc"], ["c", "ab"])}
+    assert len(digests) == 5
+
+
+def test_the_archive_is_the_same_for_the_same_files(context: Path) -> None:
+    """Owner root, time zero, folders before their files; otherwise every run would copy the context anew."""
+    first = archive(context, compress=True)
+    os.utime(context / "start", (1, 1))
+    assert archive(context, compress=True) == first
+    with tarfile.open(fileobj=io.BytesIO(first)) as tar:
+        members = {member.name: member for member in tar.getmembers()}
+    assert list(members) == [".dockerignore", "Dockerfile", "src", "src/main.py", "src/notes.md", "start"]
+    assert {(member.uid, member.gid, member.mtime) for member in members.values()} == {(0, 0, 0)}
+    assert members["start"].mode == 0o755
+    assert members["Dockerfile"].mode == 0o644
+
+
+def test_a_missing_dockerfile_is_a_sentence(context: Path) -> None:
+    """A mistyped path must not become the digest of nothing."""
+    (context / "Dockerfile").unlink()
+    with pytest.raises(BuildContextError, match="has no Dockerfile"):
+        digest(context)
+
+
+def test_the_filter_gives_the_digest(context: Path, filters: dict[str, Callable[..., Any]]) -> None:
+    """Tags are made by the filter, archives by the module; both must speak of the same files."""
+    assert filters["build_context_digest"](str(context), ["base"]) == digest(context, ["base"])
+    with pytest.raises(AnsibleFilterError, match="is not a folder"):
+        filters["build_context_digest"](str(context / "nowhere"))
+
+
+def test_the_module_writes_once(context: Path, tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """Check mode foretells, the first run writes, the second finds nothing to do, a change is seen."""
+    dest = tmp_path / "context.tar.gz"
+    arguments = {"path": str(context), "dest": str(dest), "extra": ["base"]}
+    foretold = run_module("build_context", check_mode=True, **arguments)
+    assert foretold["changed"]
+    assert not dest.exists()
+    written = run_module("build_context", **arguments)
+    assert written["changed"]
+    assert written["digest"] == digest(context, ["base"])
+    assert dest.read_bytes() == archive(context, compress=True)
+    assert not run_module("build_context", **arguments)["changed"]
+    change_content(context)
+    assert run_module("build_context", **arguments)["changed"]
+    assert list(tmp_path.glob(".context*")) == []
+
+
+def test_the_module_does_not_pack_itself(context: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """An archive inside its own context would grow with every run."""
+    answer = run_module("build_context", path=str(context), dest=str(context / "context.tar"))
+    assert answer["failed"]
+    assert "pack itself" in answer["msg"]

@@ -1,0 +1,234 @@
+"""PgBouncer's files and the arithmetic of connections: deterministic, rightly quoted, refusing in one sentence."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import random
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible.module_utils.pgbouncer_config import (
+    CAPACITY_NUMBERS,
+    SETTINGS,
+    PgbouncerConfigError,
+    capacity,
+    render_ini,
+    render_userlist,
+)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pgbouncer-config"
+
+INTENT = {
+    "listen_port": 6432,
+    "databases": {
+        "scratch4school": {"host": "scratch4school-postgres", "port": 5432},
+        "archive": {"host": "127.0.0.1", "connect_query": "SELECT 'it''s'", "reserve_pool_size": 3},
+    },
+    "pool_mode": "transaction",
+    "auth": "scram-sha-256",
+    "default_pool_size": 20,
+    "stats_users": ["scratch4school_monitor", "another"],
+    "query_wait_timeout": 1.5,
+    "log_connections": True,
+}
+
+
+def parsed(text: str) -> configparser.ConfigParser:
+    """Read a rendered file back with the standard library's idea of an ini file."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=(";",))
+    parser.read_string(text)
+    return parser
+
+
+def test_the_intent_arrives() -> None:
+    """What was said, what follows from it, and what PgBouncer is told by default."""
+    ini = parsed(render_ini(INTENT))
+    assert ini["databases"]["scratch4school"] == "host=scratch4school-postgres port=5432"
+    assert ini["databases"]["archive"] == "host=127.0.0.1 reserve_pool=3 connect_query='SELECT ''it''''s'''"
+    assert ini["pgbouncer"]["auth_type"] == "scram-sha-256"
+    assert ini["pgbouncer"]["stats_users"] == "another, scratch4school_monitor"
+    assert ini["pgbouncer"]["query_wait_timeout"] == "1.5"
+    assert ini["pgbouncer"]["log_connections"] == "1"
+    assert ini["pgbouncer"]["unix_socket_dir"] == ""
+    assert ini["pgbouncer"]["max_prepared_statements"] == "0"
+
+
+def test_a_read_only_container_can_run_it() -> None:
+    """No log file and no pid file: there is nowhere to write one."""
+    assert not {"logfile", "pidfile"} & set(parsed(render_ini(INTENT))["pgbouncer"])
+
+
+def test_the_same_intent_gives_the_same_text() -> None:
+    """Otherwise an unchanged playbook would reload the pooler."""
+    names = list(INTENT)
+    texts = set()
+    for seed in range(5):
+        random.Random(seed).shuffle(names)
+        texts.add(render_ini({name: INTENT[name] for name in names}))
+    assert len(texts) == 1
+
+
+def test_every_line_says_why() -> None:
+    """Each setting stands under a comment of its own."""
+    section = render_ini(INTENT).split("[pgbouncer]\n")[1].splitlines()
+    assert all(line.startswith("; ") for line in section[::2])
+    assert not any(line.startswith(";") for line in section[1::2])
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_every_setting_can_be_given(setting: Any) -> None:
+    """The table is complete: a value of the right kind is accepted and rendered for each of its rows."""
+    values = {"integer": 7, "seconds": 7, "boolean": True, "names": ["one"], "text": "/a/path"}
+    value = values.get(setting.kind) or setting.choices[0]
+    assert setting.key in parsed(render_ini({**INTENT, setting.name: value}))["pgbouncer"]
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"pool_mod": "x"}, "“pool_mod”; did you mean “pool_mode”?"),
+        ({"logfile": "/x"}, "has no setting “logfile”; known are"),
+        ({"auth_type": "trust"}, "“auth_type”; did you mean"),
+        ({"auth": "scram-sha-265"}, "did you mean “scram-sha-256”?"),
+        ({"pool_mode": "transactions"}, "must be one of session, transaction, statement"),
+        ({"listen_port": "6432"}, "listen_port is “6432”, but it must be a whole number."),
+        ({"listen_port": True}, "must be a whole number"),
+        ({"listen_port": 70000}, "between 1 and 65535"),
+        ({"default_pool_size": 2.5}, "must be a whole number"),
+        ({"query_wait_timeout": -1}, "between 0 and"),
+        ({"query_wait_timeout": "15s"}, "must be a number of seconds"),
+        ({"log_connections": "yes"}, "must be true or false"),
+        ({"stats_users": "monitor"}, "must be a list of names"),
+        ({"stats_users": ["a, b"]}, "without blanks and commas"),
+        ({"auth_file": "/x\nadmin_users = me"}, "text must be one line"),
+        ({"min_pool_size": 30}, "never holds more than default_pool_size, 20"),
+        ({"client_tls_sslmode": "require"}, "needs client_tls_cert_file and client_tls_key_file"),
+        ({"server_tls_sslmode": "verify-full"}, "needs server_tls_ca_file"),
+        ({"databases": {}}, "needs “databases”"),
+        ({"databases": {"pgbouncer": {}}}, "taken by PgBouncer's own console"),
+        ({"databases": {"my school": {}}}, "must consist of letters"),
+        ({"databases": {"a": "host=b"}}, "must be a mapping, not text"),
+        ({"databases": {"a": {"prot": 1}}}, "“prot”; did you mean “port”?"),
+        ({"databases": {"a": {"host": "b\n[pgbouncer]"}}}, "text must be one line"),
+    ],
+)
+def test_nonsense_is_refused_in_a_sentence(said: dict[str, Any], sentence: str) -> None:
+    """The sentence names the setting and, where one is near, the name that was meant."""
+    with pytest.raises(PgbouncerConfigError) as refused:
+        render_ini({**INTENT, **said})
+    assert sentence in str(refused.value)
+
+
+def test_the_userlist_quotes_what_needs_it() -> None:
+    """Names sorted, quotation marks doubled, SCRAM secrets and blanks as they are."""
+    users = {"zoe": "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy", 'a"b': 'pass"word with blanks'}
+    assert render_userlist(users) == (
+        '"a""b" "pass""word with blanks"\n"zoe" "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"\n'
+    )
+
+
+@pytest.mark.parametrize("users", [{"a": ""}, {"a": None}, {"": "canary"}, {"a": "canary\n"}, {"n" * 64: "canary"}])
+def test_the_userlist_refuses_without_telling_the_secret(users: dict[str, Any]) -> None:
+    """PgBouncer would cut these or read them as something else; the message may end up in a log."""
+    with pytest.raises(PgbouncerConfigError) as refused:
+        render_userlist(users)
+    assert "canary" not in str(refused.value)
+
+
+NUMBERS = {
+    "slots": 2,
+    "workers": 4,
+    "threads": 8,
+    "one_shots": 2,
+    "admin": 3,
+    "max_client_conn": 69,
+    "pools": 25,
+    "direct": 8,
+    "max_connections": 36,
+    "reserved": 3,
+}
+
+
+def test_capacity_that_just_fits() -> None:
+    """Both sums meet their limits exactly, and are written out."""
+    result = capacity(NUMBERS)
+    assert (result.clients, result.servers, result.problems) == (69, 33, [])
+    assert "2 slots × 4 workers × 8 threads + 2 for one-shots + 3 for administrators = 69 clients" in result.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"max_client_conn": 68}, "raise max_client_conn to 69"),
+        ({"workers": 5}, "raise max_client_conn to 85"),
+        ({"max_connections": 35}, "raise max_connections to 36"),
+        ({"pools": 26}, "raise max_connections to 37"),
+    ],
+)
+def test_capacity_one_short(change: dict[str, int], sentence: str) -> None:
+    """One connection too few on either side is one sentence that says what to raise, and to what."""
+    (problem,) = capacity({**NUMBERS, **change}).problems
+    assert sentence in problem
+
+
+@pytest.mark.parametrize("name", CAPACITY_NUMBERS)
+def test_capacity_needs_every_number(name: str) -> None:
+    """A number left out is a question not asked; it is refused with what it means."""
+    with pytest.raises(PgbouncerConfigError, match=f"needs “{name}”: "):
+        capacity({key: value for key, value in NUMBERS.items() if key != name})
+
+
+def test_the_filters_speak_in_sentences(filters: dict[str, Callable[..., Any]]) -> None:
+    """Playbooks get the same texts, and refusals as Ansible's own error."""
+    assert filters["pgbouncer_ini"](INTENT) == render_ini(INTENT)
+    assert filters["pgbouncer_userlist"]({"a": "b"}) == '"a" "b"\n'
+    assert filters["capacity_problems"](NUMBERS) == []
+    for name in ("pgbouncer_ini", "pgbouncer_userlist", "capacity_problems"):
+        with pytest.raises(AnsibleFilterError, match=r"must be a mapping|needs a mapping"):
+            filters[name]("nonsense")
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run scripts/pgbouncer-config with this Python."""
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_script_renders_both_files_once(tmp_path: Path) -> None:
+    """Right texts, right modes, and a second run that changes nothing."""
+    intent = tmp_path / "intent.yml"
+    intent.write_text(yaml.safe_dump({**INTENT, "users": {"a": "b"}}))
+    out = tmp_path / "out"
+    first = run_script("render", str(intent), "--out", str(out))
+    assert first.returncode == 0, first.stderr
+    assert (out / "pgbouncer.ini").read_text() == render_ini(INTENT)
+    assert (out / "userlist.txt").read_text() == '"a" "b"\n'
+    assert stat.S_IMODE((out / "userlist.txt").stat().st_mode) == 0o400
+    second = run_script("render", str(intent), "--out", str(out))
+    assert second.stdout.count("unchanged") == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (json.dumps({"databases": {"a": {}}, "users": {"a": ""}}), "password of “a”"),
+        ("a: [", "is not YAML"),
+        ("- a", "must hold a mapping"),
+    ],
+)
+def test_the_script_refuses_and_writes_nothing(tmp_path: Path, text: str, sentence: str) -> None:
+    """Exit status 1, one line, no traceback, and no half of the pair."""
+    intent = tmp_path / "intent.yml"
+    intent.write_text(text)
+    refused = run_script("render", str(intent), "--out", str(tmp_path / "out"))
+    assert refused.returncode == 1
+    assert sentence in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
