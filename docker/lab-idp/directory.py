@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from canaille.app import models
 from canaille.backends import Backend
 
 # Everybody's, and no secret: the provider listens on the loopback of a developer's machine alone (README.md).
-PASSWORD = "scratch-im-labor"
+PASSWORD = Path(__file__).with_name("password.txt").read_text().strip()
 # One address for each host that scripts/lab can start (scripts/_lab/plan.py, MOST_HOSTS).
 PORTS = (8443, 8444, 8445, 8446)
 SCOPES = ["openid", "profile", "uuid", "email", "groups"]

@@ -1,0 +1,114 @@
+"""What the scenarios share: a lab host with Scratch4School on it, the playbooks, and people who log in.
+
+A scenario is a whole story on real hosts. `scripts/test scenarios` brings the lab up and runs them all; with the lab up
+and deployed (`scripts/demo`), one of them runs by `.venv/bin/pytest tests/scenarios/test_pupil.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import requests
+from idp import log_in
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = Path(sys.executable).parent
+HOST = "scratch4school-lab-1"
+URL = "https://localhost:8443"
+CA = str(ROOT / ".lab" / "ca.crt")
+PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
+PROJECTS = Path(__file__).with_name("projects")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended: exit status, everything it said, and its recap by host and word."""
+
+    status: int
+    output: str
+
+    @property
+    def sentence(self) -> str:
+        """All it said on one line, because Ansible folds its messages where it likes."""
+        return " ".join(self.output.split())
+
+    def recap(self, host: str = HOST) -> dict[str, int]:
+        """What Ansible counted for the host: ok, changed, unreachable, failed, skipped, rescued, ignored."""
+        line = re.findall(rf"^{re.escape(host)}\s+: (.*)$", self.output, flags=re.MULTILINE)[-1]
+        return {word: int(number) for word, number in (pair.split("=") for pair in line.split())}
+
+
+def play(playbook: str, *arguments: str, folder: Path = ROOT, inventory: Path = ROOT / "inventories" / "lab") -> Run:
+    """Run one of the verbs against the lab, as a sysadmin would type it."""
+    path = playbook if folder == ROOT / "deploy" else f"deploy/{playbook}"
+    ended = subprocess.run(
+        [str(TOOLS / "ansible-playbook"), "--inventory", str(inventory), path, *arguments],
+        cwd=folder,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Run(ended.returncode, ended.stdout + ended.stderr)
+
+
+def on_host(command: str, host: str = HOST) -> str:
+    """What a command prints on a lab host; it has to succeed."""
+    ended = subprocess.run(
+        [str(ROOT / "scripts" / "lab"), "ssh", host, command], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+def serving(host: str = HOST) -> dict[str, str]:
+    """Every container of ours on the host: its name and when it was started."""
+    lines = on_host(
+        "sudo docker ps --quiet --filter label=scratch4school | xargs sudo docker inspect "
+        "--format '{{.Name}} {{.State.StartedAt}}'",
+        host,
+    ).splitlines()
+    return dict(line.removeprefix("/").split() for line in lines)
+
+
+def status(url: str = URL) -> int:
+    """What the public status address answers; 0 when nothing answers at all."""
+    try:
+        return requests.get(f"{url}/backend/api/status", verify=CA, timeout=10).status_code
+    except requests.ConnectionError:
+        return 0
+
+
+@pytest.fixture(scope="session")
+def deployed() -> str:
+    """The address of a deployed lab host; deploys when nothing answers there yet."""
+    if status() != 200:
+        run = play("deploy.yml")
+        assert run.status == 0, run.output[-4000:]
+    return URL
+
+
+@pytest.fixture(scope="session")
+def login(deployed: str) -> Callable[..., requests.Session]:
+    """Log a person in through the provider; returns a browser that carries the session as the front end does."""
+
+    # The lab's provider makes its access tokens from the second and the person, and refuses a person's second login
+    # within one second. Everybody therefore logs in once.
+    @functools.cache
+    def as_person(name: str, url: str = deployed) -> requests.Session:
+        browser = requests.Session()
+        browser.trust_env = False
+        browser.verify = CA
+        browser.headers["Authorization"] = f"Bearer {log_in(url, name, PASSWORD, CA)}"
+        return browser
+
+    return as_person

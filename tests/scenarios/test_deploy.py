@@ -1,0 +1,96 @@
+"""The deploy job told on a real host: once, again, restarted, and with a release that does not start."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import HOST, ROOT, on_host, play, serving, status
+
+VERIFIED = "Results: 6 passed, 0 failed"
+
+
+def ledger() -> list[dict]:
+    """The host's ledger of releases, oldest first."""
+    return [json.loads(line) for line in on_host("sudo cat /var/lib/scratch4school/releases/ledger.jsonl").splitlines()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def current_checkout(deployed: str) -> None:
+    """What is deployed is this checkout, also where the lab was there before."""
+    run = play("deploy.yml")
+    assert run.status == 0, run.output[-4000:]
+
+
+def test_deploy_again_changes_nothing(deployed: str) -> None:
+    """The second run, from inside deploy/, says changed=0, restarts no container, and proves again that it works."""
+    before = serving()
+    run = play("deploy.yml", folder=ROOT / "deploy")
+    assert run.status == 0, run.output[-4000:]
+    assert run.recap()["changed"] == 0
+    assert serving() == before
+    assert VERIFIED in run.output
+    assert run.output.rstrip().endswith(VERIFIED)
+
+
+def test_no_secret_is_said_aloud(deployed: str) -> None:
+    """Even at -vvv no secret of the installation reaches the terminal, and with it a log."""
+    secrets = [path.read_text().strip() for path in (ROOT / "inventories" / "lab" / ".secrets").iterdir()]
+    assert len(secrets) >= 6
+    run = play("provision.yml", "-vvv", "--diff")
+    assert run.status == 0, run.output[-4000:]
+    assert not [number for number, secret in enumerate(secrets) if secret in run.output]
+
+
+def test_check_mode_reports_no_change(deployed: str) -> None:
+    """`--check --diff` works on a deployed host and finds nothing to do."""
+    run = play("provision.yml", "--check", "--diff")
+    assert run.status == 0, run.output[-4000:]
+    assert run.recap()["changed"] == 0
+
+
+def test_restart_moves_to_the_other_slot(deployed: str) -> None:
+    """The current release is started afresh in the free slot; database, pooler and proxy are not touched."""
+    before = serving()
+    run = play("restart.yml")
+    assert run.status == 0, run.output[-4000:]
+    after = serving()
+    assert set(before) ^ set(after) == {"scratch4school-app-blue", "scratch4school-app-green"}
+    assert {name: after[name] for name in before if "-app-" not in name} == {
+        name: started for name, started in before.items() if "-app-" not in name
+    }
+    assert ledger()[-1]["verb"] == "current"
+    assert ledger()[-1]["outcome"] == "activated"
+
+
+def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str) -> None:
+    """The deploy fails, says why, and the pupils notice nothing."""
+    before = serving()
+    run = play("deploy.yml", "--extra-vars", "app_keep_revisions=-1", "--extra-vars", "app_ready_seconds=10")
+    assert run.status != 0
+    assert "SCRATCH4SCHOOL_KEEP_REVISIONS" in run.output
+    assert "serves on" in run.sentence
+    assert serving() == before
+    assert status() == 200
+    assert ledger()[-1]["outcome"] == "failed"
+
+
+def test_wish_for_an_unknown_release_is_refused(deployed: str) -> None:
+    """What there is to choose from stands in the refusal."""
+    run = play("restart.yml", "--extra-vars", "release_wanted=0123456789ab")
+    assert run.status != 0
+    assert ledger()[-1]["release"] in run.output
+    assert run.recap()["changed"] == 0
+
+
+def test_unit_is_the_handle_on_the_whole(deployed: str) -> None:
+    """`systemctl stop` stops everything, `start` and `restart` bring everything back."""
+    on_host("sudo systemctl stop scratch4school")
+    assert serving() == {}
+    assert status() != 200
+    on_host("sudo systemctl start scratch4school")
+    on_host("sudo systemctl restart scratch4school")
+    assert len(serving()) == 4
+    run = play("verify.yml")
+    assert run.status == 0, run.output[-4000:]
+    assert run.recap(HOST)["changed"] == 0

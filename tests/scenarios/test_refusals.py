@@ -1,0 +1,67 @@
+"""What cannot work is refused with one sentence that says what to type instead, before anything on the host changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import HOST, play
+
+# Extra variable -> a piece of the sentence that it is answered with.
+WRONG = {
+    "scratch4school_url=": "scratch4school_url is not set",
+    "scratch4school_url=http://localhost:8443": "must be a whole address that begins with https://",
+    "scratch4school_url=https://localhost:8443/scratch": "without a path or a slash",
+    "app_oidc_client_id=change-me": "app_oidc_client_id is still a placeholder",
+    "app_oidc_client_secret=": "app_oidc_client_secret is not set",
+    "app_oidc_client_secret=short": "at least 8",
+    "app_secret_key=too-short-a-key": "at least 32 characters",
+    "app_oidc_token_url=token": "app_oidc_token_url is token; it must be a whole address",
+    "database_app_password=short": "different and have at least 16 characters",
+    "database_engine=mysql": "database_engine is mysql",
+    "images_base_source=internet": "it must be auto, registry or bootstrap",
+    "pgbouncer_pool_size=100": "max_connections",
+    "app_threads=200": "max_client_conn",
+    "proxy_tls_certificate=/nowhere/school.crt": "there is no such file on this machine",
+    "proxy_https_port=22": "is held by sshd",
+    "host_free_disk_mb=99999999": "are free for /var/lib/scratch4school",
+    "host_memory_mb=99999999": "of memory",
+    "ansible_host=127.0.0.1 ansible_port=1": "cannot be reached by SSH",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.replace("/", "|"))
+def test_wrong_setting_is_refused(deployed: str, wrong: str) -> None:
+    """The play ends before the first change, with our sentence and without a traceback."""
+    run = play("deploy.yml", "--extra-vars", wrong)
+    assert run.status != 0
+    assert WRONG[wrong] in run.sentence
+    assert run.recap()["changed"] == 0
+    assert "Traceback" not in run.output
+
+
+def test_unsupported_system_is_refused_by_name(deployed: str) -> None:
+    """The sentence says what the host runs and what we install on. The lab's Debian plays the stranger."""
+    run = play("deploy.yml", "--extra-vars", '{"__host_systems_tested": ["Debian 99"]}')
+    assert run.status != 0
+    assert f"{HOST} runs Debian 13. Scratch4School is installed on Debian 99 (tested)" in run.sentence
+    assert "Ubuntu 24.04 (accepted, untested)" in run.sentence
+    assert run.recap()["changed"] == 0
+
+
+def test_certificate_for_another_host_is_refused(deployed: str) -> None:
+    """A certificate that browsers would refuse is refused before it is installed."""
+    run = play("deploy.yml", "--extra-vars", "scratch4school_url=https://scratch.other-school.de")
+    assert run.status != 0
+    assert "and not for scratch.other-school.de" in run.sentence
+    assert run.recap()["changed"] == 0
+
+
+@pytest.mark.parametrize("playbook", ["deploy.yml", "verify.yml", "restart.yml", "migrate.yml", "provision.yml"])
+def test_inventory_without_hosts_is_refused(tmp_path: Path, playbook: str) -> None:
+    """A run that would do nothing does not end as a success."""
+    empty = tmp_path / "hosts.yml"
+    empty.write_text("---\nall:\n  hosts: {}\n")
+    run = play(playbook, inventory=empty)
+    assert run.status != 0
+    assert "names no host in the group scratch4school" in run.sentence
