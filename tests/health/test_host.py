@@ -30,11 +30,11 @@ def test_inner_port_is_closed(settings: Any, port: int) -> None:
         ("/var/lib/scratch4school/run/postgres", 10002, 10002, 0o750),
         ("/var/lib/scratch4school/releases", "root", "root", 0o750),
         ("/etc/scratch4school/app", "root", "root", 0o700),
-        ("/etc/scratch4school/app/serve/secret_key", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/serve/database_password", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/serve/oidc_client_secret", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/migrate/migrator_password", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/verify/monitor_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/secret_key", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/database_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/oidc_client_secret", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/migrator_password", 10001, "root", 0o400),
+        ("/etc/scratch4school/app/monitor_password", 10001, "root", 0o400),
         ("/etc/scratch4school/pgbouncer/userlist.txt", 10003, 10003, 0o400),
         ("/etc/scratch4school/postgres/pg_hba.conf", "root", 10002, 0o640),
         ("/etc/scratch4school/proxy/tls.key", 10004, "root", 0o400),
@@ -48,9 +48,14 @@ def test_path_is_for_its_owner(host: Any, path: str, user: str | int, group: str
     assert found.mode == mode
 
 
-def test_serving_container_does_not_hold_the_migrators_password(host: Any) -> None:
+def test_serving_container_does_not_hold_the_migrators_password(containers: Any) -> None:
     """Who breaks into the application finds no password that may change the schema."""
-    assert not host.file("/etc/scratch4school/app/serve/migrator_password").exists
+    mounted = {mount["Destination"] for mount in containers["app"]["Mounts"]}
+    assert {path for path in mounted if path.startswith("/run/secrets/")} == {
+        "/run/secrets/secret_key",
+        "/run/secrets/database_password",
+        "/run/secrets/oidc_client_secret",
+    }
 
 
 def test_unit_is_enabled_and_running(host: Any) -> None:

@@ -10,7 +10,7 @@ LOG_IN = (
 
 
 def _ask(host: Any, user: str, database: str, question: str, secret: str) -> Any:
-    return host.run(LOG_IN, user, database, question, f"/etc/scratch4school/app/verify/{secret}")
+    return host.run(LOG_IN, user, database, question, f"/etc/scratch4school/app/{secret}")
 
 
 def test_application_logs_in_through_the_pooler(host: Any) -> None:
