@@ -1,0 +1,115 @@
+"""What an identity provider says about a person, read with distrust: any value may be missing or odd."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_ID_LENGTH = 128
+_NAME_LENGTH = 128
+_EXTERNAL_ID_LENGTH = 255
+_ACT_KEYS = ("act", "id", "external_id", "value", "name", "displayName", "display", "display_name")
+_NAME_KEYS = ("name", "displayName", "display", "display_name")
+
+
+class ClaimsError(Exception):
+    """The claims do not say who this is; the message may be shown to the person."""
+
+
+@dataclass(frozen=True, order=True)
+class GroupClaim:
+    """One group: the provider's lasting name for it, and the name to show if the provider gave one."""
+
+    external_id: str
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who logged in. `groups` is sorted and free of repetitions; `raw` is the whole claim set."""
+
+    user_id: str
+    username: str
+    email: str | None
+    role: str
+    groups: tuple[GroupClaim, ...]
+    raw: dict[str, Any]
+
+
+def identity(claims: Mapping[str, Any], role_admin: str, role_teacher: str) -> Identity:
+    """The identity in `claims`; ClaimsError when they hold no usable user id."""
+    user_id = _first(claims, ("uuid", "id", "sub"))
+    if user_id is None:
+        raise ClaimsError("The identity provider sent no user id.")
+    # A shortened id could be another person's.
+    if len(user_id) > _ID_LENGTH:
+        raise ClaimsError("The identity provider sent a user id that is too long.")
+    username = _first(claims, ("preferred_username", "username", "name")) or user_id
+    email = text(claims.get("email"))
+    found = groups(claims.get("groups"))
+    names = {group.external_id for group in found}
+    role = "admin" if role_admin in names else "teacher" if role_teacher in names else "student"
+    return Identity(
+        user_id=user_id,
+        username=username[:_NAME_LENGTH],
+        email=email if email is not None and len(email) <= _NAME_LENGTH else None,
+        role=role,
+        groups=found,
+        raw=dict(claims),
+    )
+
+
+def groups(claim: Any) -> tuple[GroupClaim, ...]:
+    """The groups in IServ's object of objects, in a list of names or of objects, or in a single name.
+
+    Sorted by external id: everyone who logs in then locks groups in the same order and no two can deadlock. Values
+    without a usable name are skipped, because a login must not fail over one odd group.
+    """
+    found: dict[str, GroupClaim] = {}
+    skipped = 0
+    for value in _group_values(claim):
+        group = _group(value)
+        if group is None:
+            skipped += 1
+        elif group.external_id not in found or found[group.external_id].name is None:
+            found[group.external_id] = group
+    if skipped:
+        log.warning("groups without a usable name were skipped", extra={"skipped": skipped, "kept": len(found)})
+    return tuple(sorted(found.values(), key=lambda group: group.external_id))
+
+
+def text(value: Any) -> str | None:
+    """`value` as text a database can hold: strings and whole numbers only, without control characters; else None."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    try:
+        printable = "".join(character for character in str(value) if character.isprintable())
+    except ValueError:
+        # Python refuses to print whole numbers of more than a few thousand digits.
+        return None
+    return printable.strip() or None
+
+
+def _group_values(claim: Any) -> Iterable[Any]:
+    if isinstance(claim, Mapping):
+        # IServ's keys are row numbers. An object that is itself one group is taken as that group.
+        return [claim] if any(isinstance(claim.get(key), str) for key in ("act",)) else claim.values()
+    if isinstance(claim, list | tuple):
+        return claim
+    return [] if claim is None else [claim]
+
+
+def _group(value: Any) -> GroupClaim | None:
+    if isinstance(value, Mapping):
+        external_id, name = _first(value, _ACT_KEYS), _first(value, _NAME_KEYS)
+    else:
+        external_id, name = text(value), None
+    if external_id is None or len(external_id) > _EXTERNAL_ID_LENGTH:
+        return None
+    return GroupClaim(external_id, name[:_NAME_LENGTH] if name is not None else None)
+
+
+def _first(values: Mapping[str, Any], keys: Iterable[str]) -> str | None:
+    return next((found for key in keys if (found := text(values.get(key))) is not None), None)

@@ -1,0 +1,125 @@
+"""The command line: serve, look after the database's schema, verify a running service."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from . import config, schema
+from .config import EX_CONFIG
+
+EX_PENDING = 1
+EX_REFUSED = 3
+EX_UNAVAILABLE = 69
+EX_TEMPFAIL = 75
+
+_EPILOG = f"""\
+exit status: 0 done; {EX_PENDING} something is pending or a check failed; 2 wrong usage; {EX_REFUSED} a database that
+is not known; {EX_UNAVAILABLE} the database cannot be reached or refused; {EX_TEMPFAIL} a lock was not to be had,
+try again; {EX_CONFIG} the settings cannot be used.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    status: int = options.run()
+    return status
+
+
+def serve() -> int:
+    """Check the settings, then become gunicorn."""
+    settings = config.load_or_exit(config.load, os.environ)
+    # What is half received after a crash is nobody's any more.
+    from .files import FileStore
+
+    FileStore(settings.uploads).clear_stale_incoming()
+    # Workers add up their counters through files here; a fresh folder, because counters begin with the service.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="scratch4school-metrics-", dir=_memory())
+    os.umask(0o027)
+    server = settings.server
+    sys.stdout.flush()
+    os.execv(  # noqa: S606
+        sys.executable,
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--config=python:scratch4school.gunicorn_conf",
+            f"--bind={server.bind}",
+            f"--workers={server.workers}",
+            f"--threads={server.threads}",
+        ],
+    )
+
+
+def db_check() -> int:
+    """Say where the schema is; 0 when nothing is pending."""
+    settings = config.load_or_exit(config.load_database, os.environ)
+    current, newest, done = schema.check(settings)
+    print(f"current {current or 'none'}, head {newest}")
+    return 0 if done else EX_PENDING
+
+
+def db_current() -> int:
+    """Print the schema's revision and nothing else; `none` for a database without our stamp."""
+    settings = config.load_or_exit(config.load_database, os.environ)
+    print(schema.check(settings)[0] or "none")
+    return 0
+
+
+def db_upgrade() -> int:
+    """Bring the schema to the newest revision."""
+    settings = config.load_or_exit(config.load_database, os.environ)
+    schema.upgrade(settings, say=lambda line: print(line, flush=True))
+    return 0
+
+
+def verify() -> int:
+    """Prove that the running service keeps its promises; 0 when all checks passed."""
+    from .verification import run
+
+    return run(config.load_or_exit(config.load, os.environ))
+
+
+def entry_point() -> None:
+    """What the console script calls: `main`, with the errors that have a sentence turned into one."""
+    try:
+        status = main()
+    except schema.SchemaRefused as error:
+        status = _fail(EX_REFUSED, str(error))
+    except schema.LockNotObtained as error:
+        status = _fail(EX_TEMPFAIL, str(error))
+    except DBAPIError as error:
+        # The driver's own words name host and reason; the statement and its values are left out.
+        first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+        status = _fail(EX_UNAVAILABLE, f"The database cannot be reached or refused: {first_line}")
+    raise SystemExit(status)
+
+
+def _fail(status: int, message: str) -> int:
+    print(f"scratch4school: {message}", file=sys.stderr)
+    return status
+
+
+def _memory() -> str | None:
+    shared = Path("/dev/shm")  # noqa: S108
+    return str(shared) if os.access(shared, os.W_OK) else None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scratch4school", description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("serve", help="serve requests until stopped").set_defaults(run=serve)
+    commands.add_parser("verify", help="prove that the running service keeps its promises").set_defaults(run=verify)
+    database = commands.add_parser("db", help="the database's schema").add_subparsers(required=True, metavar="COMMAND")
+    database.add_parser("check", help="print current and newest revision").set_defaults(run=db_check)
+    database.add_parser("current", help="print the current revision").set_defaults(run=db_current)
+    database.add_parser("upgrade", help="bring the schema to the newest revision").set_defaults(run=db_upgrade)
+    return parser

@@ -1,0 +1,15 @@
+"""The one clock of the application, so that every row holds the same kind of time."""
+
+from datetime import UTC, datetime
+
+EPOCH = datetime(1970, 1, 1)
+
+
+def utcnow() -> datetime:
+    """The present moment as the database stores it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def isoformat(moment: datetime | None) -> str | None:
+    """A stored moment as the front end expects it: ISO 8601 without a zone."""
+    return moment.isoformat() if moment is not None else None

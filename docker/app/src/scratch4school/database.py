@@ -1,0 +1,194 @@
+"""The way to the database: one engine, and units of work that are repeated when the database asks for it.
+
+Through PgBouncer's transaction pooling nothing may outlive a transaction, so the session is never configured: time
+limits are set with SET LOCAL, and reads run as single statements without a transaction around them.
+"""
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool
+
+from . import metrics
+from .config import DatabaseSettings
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+# Serialization failure, deadlock, lock timeout: the transaction was undone and may simply be tried again.
+_CONTENTION_CODES = {"40001": "serialization", "40P01": "deadlock", "55P03": "lock_timeout"}
+_CONTENTION_ATTEMPTS = 8
+# Each attempt may itself have waited for a lock for seconds, so their number alone would not bound the request.
+_CONTENTION_SECONDS = 20.0
+# A restarting pooler or server is back within a second or two; a request waits that long rather than fail.
+_RECONNECT_SECONDS = 4.0
+_SQLITE_BUSY_SECONDS = 10
+_CONNECT_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+class DatabaseUnavailable(Exception):
+    """The database could not be reached, or stayed too busy; nothing was written."""
+
+
+class CommitUnknown(DatabaseUnavailable):
+    """The connection broke while committing: the work may or may not have been written."""
+
+
+class Database:
+    """An engine and the two ways to use it: `read` and `write`."""
+
+    def __init__(self, settings: DatabaseSettings, connections: int) -> None:
+        """`connections` is the most this process ever opens: one per thread, so that no thread waits for another."""
+        self.engine = make_engine(settings, connections)
+        self.is_sqlite = settings.is_sqlite
+        # Both engines share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
+        reading = {"without_begin": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
+        self._reading = self.engine.execution_options(**reading)
+
+    def read(self, work: Work[T]) -> T:
+        """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had."""
+
+        def attempt() -> T:
+            with self._reading.connect() as connection:
+                return work(connection)
+
+        return self._persist(attempt)
+
+    def write(self, work: Work[T]) -> T:
+        """The result of `work` once it is committed.
+
+        `work` may run several times and must therefore do nothing but talk to the database. Raises CommitUnknown when
+        the commit was sent and its answer lost, DatabaseUnavailable when nothing was written.
+        """
+
+        def attempt() -> T:
+            with self.engine.connect() as connection, connection.begin() as transaction:
+                if not self.is_sqlite:
+                    connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'")
+                result = work(connection)
+                self._commit(transaction)
+                return result
+
+        return self._persist(attempt)
+
+    def insert(self, table: sa.Table) -> Any:
+        """An INSERT of this database's dialect, which knows ON CONFLICT."""
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+    def dispose(self) -> None:
+        self.engine.dispose()
+
+    def _commit(self, transaction: sa.RootTransaction) -> None:
+        try:
+            transaction.commit()
+        except DBAPIError as error:
+            if _is_disconnect(error):
+                raise CommitUnknown("the connection broke while committing") from error
+            raise
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        """Repeat `attempt` with growing, jittered pauses as long as the database says that this helps."""
+        started = time.monotonic()
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                return attempt()
+            except PoolTimeoutError as error:
+                metrics.UNAVAILABLE.inc()
+                raise DatabaseUnavailable("no connection became free") from error
+            except CommitUnknown:
+                metrics.UNAVAILABLE.inc()
+                raise
+            except DBAPIError as error:
+                reason = retry_reason(error)
+                if reason is None:
+                    raise
+                limit = _RECONNECT_SECONDS if reason == "disconnect" else _CONTENTION_SECONDS
+                exhausted = time.monotonic() - started > limit
+                exhausted |= reason != "disconnect" and tries >= _CONTENTION_ATTEMPTS
+                if exhausted:
+                    metrics.UNAVAILABLE.inc()
+                    log.warning("database gave up", extra={"reason": reason, "tries": tries})
+                    raise DatabaseUnavailable(f"the database did not answer ({reason})") from error
+                metrics.RETRIES.labels(reason).inc()
+            # The jitter keeps the losers of one collision from meeting again at the next.
+            time.sleep(random.uniform(0.2, 1.0) * min(0.5, 0.01 * 2**tries))  # noqa: S311
+
+
+def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
+    """An engine with at most `connections` pooled connections, or with none kept when None.
+
+    There is no pre-ping: it would cost a round trip on every checkout and still miss a connection that breaks a
+    millisecond later. Instead the first error on a dead connection empties the pool, and the unit of work is repeated.
+    """
+    options: dict[str, Any] = {"hide_parameters": True}
+    if connections is None:
+        options["poolclass"] = NullPool
+    else:
+        options.update(pool_size=connections, max_overflow=0, pool_timeout=10)
+    if settings.is_sqlite:
+        engine = sa.create_engine(settings.url, connect_args={"timeout": _SQLITE_BUSY_SECONDS}, **options)
+        _prepare_sqlite(engine)
+        return engine
+    password = settings.password.reveal() if settings.password else None
+    return sa.create_engine(
+        settings.url.set(password=password),
+        connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "scratch4school"},
+        use_native_hstore=False,
+        **options,
+    )
+
+
+def retry_reason(error: DBAPIError) -> str | None:
+    """Why trying again may help: a name for the metrics, or None when it would not."""
+    if _is_disconnect(error):
+        return "disconnect"
+    code = getattr(error.orig, "pgcode", None)
+    if code in _CONTENTION_CODES:
+        return _CONTENTION_CODES[code]
+    if isinstance(error.orig, sqlite3.OperationalError) and "locked" in str(error.orig):
+        return "sqlite_busy"
+    return None
+
+
+def _is_disconnect(error: DBAPIError) -> bool:
+    if isinstance(error.orig, sqlite3.Error):
+        return False
+    if error.connection_invalidated:
+        return True
+    code = getattr(error.orig, "pgcode", None)
+    # Class 08 is a lost connection, 57P0x a server going down or coming up, 53300 one that has no connection to spare.
+    # An error without a code never came from PostgreSQL: it is the network's, libpq's or PgBouncer's.
+    if code is None:
+        return isinstance(error, OperationalError | InterfaceError)
+    return code.startswith(("08", "57P0")) or code == "53300"
+
+
+def _prepare_sqlite(engine: Engine) -> None:
+    """Give SQLite the guarantees that PostgreSQL has by default."""
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver must not start transactions by itself: it would begin them deferred, and two readers that both
+        # go on to write can then only fail.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            connection.execute("PRAGMA journal_mode = WAL")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if not connection.get_execution_options().get("without_begin"):
+            connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,62 @@
+"""Errors as the front end reads them: a status and {"error": sentence}, never SQL, never a traceback."""
+
+import logging
+from typing import Any
+
+from flask import Flask, Response, jsonify
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from .database import DatabaseUnavailable
+
+log = logging.getLogger(__name__)
+
+_RETRY_AFTER_SECONDS = 5
+_SENTENCES = {404: "There is nothing at this address.", 405: "This address does not take requests of this kind."}
+
+
+class ApiError(Exception):
+    """An answer that is not the wished-for one; `fields` join the sentence in the JSON."""
+
+    def __init__(self, status: int, message: str, **fields: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.fields = fields
+
+
+def init_app(app: Flask, body_limit: int) -> None:
+    """Turn everything that can be raised in a request into JSON."""
+
+    @app.errorhandler(ApiError)
+    def api_error(error: ApiError) -> tuple[Response, int]:
+        return jsonify(error=error.message, **error.fields), error.status
+
+    @app.errorhandler(DatabaseUnavailable)
+    def unavailable(error: DatabaseUnavailable) -> tuple[Response, int, dict[str, str]]:
+        log.warning("database unavailable", extra={"reason": str(error)})
+        message = "The service is busy or its database is restarting. Please try again in a moment."
+        return jsonify(error=message), 503, {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+
+    @app.errorhandler(OSError)
+    def storage(error: OSError) -> tuple[Response, int, dict[str, str]]:
+        log.error("storage failed", exc_info=error)
+        message = "The file could not be stored. Please try again in a moment."
+        return jsonify(error=message), 503, {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+
+    @app.errorhandler(RequestEntityTooLarge)
+    def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
+        return jsonify(error=f"The upload is larger than {body_limit // 1024**2} MiB."), 413
+
+    @app.errorhandler(HTTPException)
+    def http_error(error: HTTPException) -> Response:
+        response = error.get_response()
+        if error.code is not None and error.code >= 400:
+            answer = jsonify(error=_SENTENCES.get(error.code) or error.description or error.name)
+            response.set_data(answer.get_data())
+            response.content_type = "application/json"
+        return response  # type: ignore[return-value]
+
+    @app.errorhandler(Exception)
+    def unexpected(error: Exception) -> tuple[Response, int]:
+        log.error("request failed", exc_info=error)
+        return jsonify(error="Something went wrong on the server. It has been noted in its log."), 500

@@ -1,0 +1,186 @@
+"""The uploads folder: files that are written once, under a name of their own, and never changed afterwards.
+
+A save goes temporary file, fsync, rename, fsync of the folder, and only then is the row committed that names the file.
+Whatever crashes in between leaves a file that nobody names, never a row without its file, and a reader can not meet
+half a file. Files that rows have stopped naming are not removed here: a backup may still be reading them.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import time
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+INCOMING = ".incoming"
+PROJECTS = "projects"
+THUMBNAILS = "thumbnails"
+OWNED_KINDS = (PROJECTS, THUMBNAILS)
+_FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
+_INCOMING_AGE_SECONDS = 24 * 3600
+
+
+class IncomingFile(io.FileIO):
+    """A body part on its way in: a real file beside the ones it will join, gone again unless it was kept.
+
+    It lies in the uploads folder from the first byte, because only then is giving it its final name a rename.
+    """
+
+    def __init__(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+        super().__init__(descriptor, "r+b")
+        self._path: Path | None = path
+
+    def write(self, data: Any) -> int:
+        """Write all of `data`; a plain FileIO may write less when the disk fills up, and its callers do not look."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[super().write(rest) :]
+        return len(data)
+
+    @property
+    def size(self) -> int:
+        """Length in bytes of what has arrived."""
+        return os.fstat(self.fileno()).st_size
+
+    def digest(self, algorithm: str) -> str:
+        """The hexadecimal hash of the whole content."""
+        self.seek(0)
+        return hashlib.file_digest(self, algorithm).hexdigest()
+
+    def move_to(self, target: Path) -> None:
+        """Make the content durable, then give it its final name; from here on closing does not remove it."""
+        if self._path is None:
+            raise ValueError("this file was moved already")
+        os.fsync(self.fileno())
+        self._path.replace(target)
+        self._path = None
+        sync_folder(target.parent)
+
+    def close(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+        super().close()
+
+
+class FileStore:
+    """Files below one root, named by relative paths as the rows hold them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._incoming = self.root / INCOMING
+
+    def receive(self) -> IncomingFile:
+        """A new, empty file to write a body part into; OSError when the folder cannot be written."""
+        path = self._incoming / f"{uuid.uuid4().hex}.part"
+        try:
+            return IncomingFile(path)
+        except FileNotFoundError:
+            self._incoming.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+            return IncomingFile(path)
+
+    def keep_new(self, incoming: IncomingFile, kind: str, owner_id: str, suffix: str) -> str:
+        """Store `incoming` under a name never used before; returns the relative path for the row.
+
+        Each owner has a folder, so that no folder grows with the whole school. Its name is a hash, because user ids
+        hold whatever an identity provider puts into them.
+        """
+        return self._keep(incoming, f"{kind}/{owner_folder(owner_id)}/{uuid.uuid4().hex}{suffix}")
+
+    def keep_as(self, incoming: IncomingFile, relative: str) -> str:
+        """Store `incoming` under a name that follows from its content; the same bytes may be there already."""
+        return self._keep(incoming, relative)
+
+    def discard(self, relative: str | None) -> None:
+        """Remove a file that no row came to name."""
+        path = self.find(relative)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    def find(self, stored: str | None) -> Path | None:
+        """The existing file that a row's path means, or None when there is none or it would lie outside the root."""
+        relative = self.relative(stored)
+        if relative is None:
+            return None
+        path = self.root / relative
+        # Resolving follows links, so a link that leads out of the folder is refused like a path that does.
+        return path if path.is_file() and path.resolve().is_relative_to(self.root) else None
+
+    @staticmethod
+    def relative(stored: str | None) -> str | None:
+        """A row's path below the root. Old rows hold absolute ones such as /app/app/../uploads/projects/1_x.sb3."""
+        if not stored or "\0" in stored:
+            return None
+        if stored.startswith("/"):
+            _, found, stored = stored.rpartition("/uploads/")
+            if not found:
+                return None
+        path = PurePosixPath(stored)
+        if path.is_absolute() or not path.parts or ".." in path.parts or path.parts[0] == INCOMING:
+            return None
+        return str(path)
+
+    def files_of(self, owner_id: str) -> list[Path]:
+        """Every file saved under an owner's name, whether a row names it or not."""
+        folder = owner_folder(owner_id)
+        return [path for kind in OWNED_KINDS for path in (self.root / kind / folder).glob("*") if path.is_file()]
+
+    def remove_owner(self, owner_id: str) -> None:
+        """Remove every file of an owner, and the folders that held them."""
+        for path in self.files_of(owner_id):
+            path.unlink(missing_ok=True)
+        for kind in OWNED_KINDS:
+            with contextlib.suppress(FileNotFoundError):
+                (self.root / kind / owner_folder(owner_id)).rmdir()
+
+    def check_writable(self) -> None:
+        """OSError when a save could not be written now."""
+        self.receive().close()
+
+    def clear_stale_incoming(self) -> None:
+        """Remove what killed processes left half received; a day is longer than any upload lasts."""
+        if self._incoming.is_dir():
+            for path in self._incoming.glob("*.part"):
+                try:
+                    if time.time() - path.stat().st_mtime > _INCOMING_AGE_SECONDS:
+                        path.unlink()
+                except FileNotFoundError:
+                    continue
+
+    def _keep(self, incoming: IncomingFile, relative: str) -> str:
+        target = self.root / relative
+        if not target.parent.is_dir():
+            self._make_folder(target.parent)
+        incoming.move_to(target)
+        return relative
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder == self.root or folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def owner_folder(owner_id: str) -> str:
+    """The folder name of one owner: the same for the same id, and safe whatever the id holds."""
+    return hashlib.sha256(owner_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename or a new entry in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def download_name(title: str, suffix: str) -> str:
+    """A file name made of a title: letters and digits of any script stay, the rest becomes an underscore."""
+    return (re.sub(r"[^\w.-]+", "_", title).strip("._") or "project") + suffix

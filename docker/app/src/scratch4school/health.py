@@ -1,0 +1,58 @@
+"""Is the process alive, can it serve, and what did it count."""
+
+import os
+from typing import Any
+
+import sqlalchemy as sa
+from flask import Blueprint, Response, request
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
+
+from . import metrics, schema
+from .database import DatabaseUnavailable
+from .errors import ApiError
+from .services import services
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def alive() -> dict[str, str]:
+    """The process answers; it asks nobody else, so that a lost database does not get every process restarted."""
+    return {"status": "ok"}
+
+
+@blueprint.get("/readyz")
+def ready() -> tuple[dict[str, Any], int]:
+    """Whether a save would succeed: database through the pool, its schema, uploads; 503 names what is wrong."""
+    available = services()
+    problems: list[str] = []
+    revision = None
+    try:
+        revision = available.database.read(schema.stamped_revision)
+        if not schema.is_acceptable(revision):
+            problems.append(
+                f"schema: the database is at revision {revision or 'none'}, "
+                f"this release needs {schema.head()} or newer; run `scratch4school db upgrade`"
+            )
+        available.database.read(lambda connection: connection.execute(sa.text("SELECT 1 FROM projects LIMIT 1")))
+    except (DatabaseUnavailable, SQLAlchemyError) as error:
+        # A database error's own text is for the log of the database; its kind says enough here.
+        problems.append(f"database: {type(error).__name__}")
+    try:
+        available.store.check_writable()
+    except OSError as error:
+        problems.append(f"uploads: {error.strerror or 'not writable'}")
+    answer = {"release": available.settings.release, "schema": revision}
+    if problems:
+        return {**answer, "status": "not ready", "error": "; ".join(problems), "problems": problems}, 503
+    return {**answer, "status": "ready"}, 200
+
+
+@blueprint.get("/metrics")
+def exposition() -> Response:
+    """Prometheus text, for those inside: a request that came through the public proxy finds nothing here."""
+    if "X-Forwarded-For" in request.headers:
+        raise ApiError(404, "Not found.")
+    text = metrics.exposition(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    return Response(text, content_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,167 @@
+"""The OpenID Connect provider: where to send a browser, and what to ask server to server."""
+
+import logging
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import requests
+from authlib.common.errors import AuthlibBaseError
+from authlib.integrations.requests_client import OAuth2Session
+from joserfc import jwt
+from joserfc.errors import JoseError
+from joserfc.jwk import KeySet
+
+from .clock import EPOCH, utcnow
+from .config import OidcSettings
+
+log = logging.getLogger(__name__)
+
+# To connect, and then to answer: ten seconds together.
+_TIMEOUT_SECONDS = (3, 7)
+_JWKS_AGE_SECONDS = 3600
+_JWKS_PAUSE_SECONDS = 5
+_LEEWAY_SECONDS = 60
+# Only signatures made with a key that we do not have ourselves: neither "none" nor a shared secret.
+_ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+
+
+class ProviderError(Exception):
+    """The provider refused or did not answer; the message may be shown to the person logging in."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the provider handed out; `expires_at` is None when it did not say."""
+
+    access_token: str
+    refresh_token: str | None
+    id_token: str | None
+    expires_at: datetime | None
+
+
+class Provider:
+    """One provider, as the settings describe it. Safe to use from many threads."""
+
+    def __init__(self, settings: OidcSettings, redirect_uri: str) -> None:
+        self._settings = settings
+        self._redirect_uri = redirect_uri
+        self._keys: KeySet | None = None
+        self._keys_fetched = 0.0
+        self._keys_lock = threading.Lock()
+
+    def authorization_url(self, state: str, nonce: str) -> str:
+        """Where the browser goes to log in."""
+        with self._session() as session:
+            url, _ = session.create_authorization_url(self._settings.authorize_url, state=state, nonce=nonce)
+        return str(url)
+
+    def exchange(self, code: str) -> Tokens:
+        """The tokens for a code; ProviderError when the provider does not give them within 10 seconds."""
+        return self._tokens("fetch_token", grant_type="authorization_code", code=code)
+
+    def refresh(self, refresh_token: str) -> Tokens:
+        """New tokens for a refresh token; ProviderError when the provider does not give them within 10 seconds."""
+        return self._tokens("refresh_token", refresh_token=refresh_token)
+
+    def verified_claims(self, id_token: str, nonce: str) -> dict[str, Any]:
+        """The claims of an ID token whose signature, audience, issuer, times and nonce hold; else ProviderError."""
+        try:
+            token = self._decode(id_token)
+            checks: dict[str, Any] = {
+                "aud": {"essential": True, "value": self._settings.client_id},
+                "exp": {"essential": True},
+                "nonce": {"essential": True, "value": nonce},
+            }
+            if self._settings.issuer is not None:
+                checks["iss"] = {"essential": True, "value": self._settings.issuer}
+            jwt.JWTClaimsRegistry(leeway=_LEEWAY_SECONDS, **checks).validate(token.claims)
+        except (JoseError, ValueError, TypeError, KeyError) as error:
+            # The error names the claim or the key that was wrong. It helps the operator and says too much to a browser.
+            log.warning("ID token refused", extra={"reason": f"{type(error).__name__}: {error}"})
+            raise ProviderError("The identity provider's answer could not be verified.") from error
+        return dict(token.claims)
+
+    def _decode(self, id_token: str) -> jwt.Token:
+        try:
+            return jwt.decode(id_token, self._key_set(), algorithms=_ALGORITHMS)
+        except (JoseError, ValueError):
+            # The provider may have changed its keys since we asked for them.
+            if not self._forget_keys():
+                raise
+            return jwt.decode(id_token, self._key_set(), algorithms=_ALGORITHMS)
+
+    def _forget_keys(self) -> bool:
+        with self._keys_lock:
+            if time.monotonic() - self._keys_fetched < _JWKS_PAUSE_SECONDS:
+                return False
+            self._keys = None
+            return True
+
+    def _key_set(self) -> KeySet:
+        with self._keys_lock:
+            if self._keys is None or time.monotonic() - self._keys_fetched > _JWKS_AGE_SECONDS:
+                try:
+                    answer = requests.get(
+                        self._settings.jwks_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities()
+                    )
+                    answer.raise_for_status()
+                    self._keys = KeySet.import_key_set(answer.json())
+                except (requests.RequestException, ValueError, KeyError, TypeError, JoseError) as error:
+                    log.warning("no keys from the identity provider", extra={"reason": type(error).__name__})
+                    raise ProviderError("The identity provider's keys could not be fetched.") from error
+                self._keys_fetched = time.monotonic()
+            return self._keys
+
+    def _tokens(self, method: str, **parameters: Any) -> Tokens:
+        try:
+            with self._session() as session:
+                answer = getattr(session, method)(
+                    self._settings.token_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities(), **parameters
+                )
+        except (AuthlibBaseError, requests.RequestException, ValueError, TypeError, KeyError) as error:
+            # Only the kind of error is logged: its text may repeat the code or the token that was sent.
+            log.warning("token request failed", extra={"reason": type(error).__name__})
+            raise ProviderError("The identity provider did not accept the login.") from error
+        return _tokens(answer)
+
+    def _session(self) -> OAuth2Session:
+        return OAuth2Session(
+            client_id=self._settings.client_id,
+            client_secret=self._settings.client_secret.reveal(),
+            token_endpoint_auth_method="client_secret_post",  # noqa: S106
+            scope=self._settings.scope,
+            redirect_uri=self._redirect_uri,
+        )
+
+
+def trusted_authorities() -> str | bool:
+    """The host's certificate authorities, not the library's own list: schools add authorities of their own to them."""
+    paths = ssl.get_default_verify_paths()
+    return paths.cafile or paths.capath or True
+
+
+def _tokens(answer: Any) -> Tokens:
+    access_token = answer.get("access_token") if isinstance(answer, dict) else None
+    if not isinstance(access_token, str) or not access_token:
+        raise ProviderError("The identity provider sent no access token.")
+    refresh_token, id_token = answer.get("refresh_token"), answer.get("id_token")
+    return Tokens(
+        access_token=access_token.replace("\0", ""),
+        refresh_token=refresh_token.replace("\0", "") if isinstance(refresh_token, str) and refresh_token else None,
+        id_token=id_token if isinstance(id_token, str) and id_token else None,
+        expires_at=_expiry(answer),
+    )
+
+
+def _expiry(answer: dict[str, Any]) -> datetime | None:
+    """The token's `expires_at`, else now plus its `expires_in`; what is no number counts as unsaid."""
+    for key, start in (("expires_at", EPOCH), ("expires_in", utcnow())):
+        try:
+            return start + timedelta(seconds=float(answer[key]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            continue
+    return None

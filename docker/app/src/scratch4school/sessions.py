@@ -1,0 +1,193 @@
+"""Sessions: who is asking, and for how long that may be believed."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import wraps
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from flask import Request, g, request
+from sqlalchemy.engine import Row
+
+from .clock import utcnow
+from .database import Database, DatabaseUnavailable
+from .errors import ApiError
+from .oidc import Provider, ProviderError, Tokens
+from .services import services
+from .tables import oauth_sessions, users
+
+log = logging.getLogger(__name__)
+
+_SESSION_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
+_LAST_ACCESSED_STEP = timedelta(minutes=1)
+# The original's rule: a refreshed session lasts half a day, whatever the new token says.
+_REFRESHED_FOR = timedelta(hours=12)
+_REFRESH_LOCKS = [threading.Lock() for _ in range(64)]
+_OTHER_REFRESH_WAITS = (0.2, 0.4, 0.8)
+
+# Every request asks this, so it is built once.
+_FIND = (
+    sa.select(
+        oauth_sessions.c.id,
+        oauth_sessions.c.user_id,
+        oauth_sessions.c.refresh_token,
+        oauth_sessions.c.expires_at,
+        oauth_sessions.c.last_accessed,
+        users.c.username,
+        users.c.email,
+        users.c.role,
+    )
+    .join(users, users.c.id == oauth_sessions.c.user_id)
+    .where(oauth_sessions.c.id == sa.bindparam("session_id"))
+)
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that is valid now, and the user it belongs to."""
+
+    id: str
+    user_id: str
+    username: str
+    email: str | None
+    role: str | None
+    expires_at: datetime
+
+    @property
+    def is_staff(self) -> bool:
+        return self.role in ("teacher", "admin")
+
+
+def session_id_of(asking: Request) -> str | None:
+    """The session id a request names: in the query, in X-Session-ID or as a bearer token, in this order."""
+    if named := asking.args.get("session_id") or asking.headers.get("X-Session-ID"):
+        return named
+    scheme, _, credentials = asking.headers.get("Authorization", "").partition(" ")
+    return credentials.strip() or None if scheme.lower() == "bearer" else None
+
+
+def require_session(handler: Handler) -> Handler:
+    """Let a handler run only for a valid session, which it finds with `current`; else ApiError 401."""
+
+    @wraps(handler)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        session_id = session_id_of(request)
+        if session_id is None:
+            raise ApiError(401, "authentication required")
+        available = services()
+        g.session = check(available.database, available.provider, session_id)
+        return handler(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def current() -> Session:
+    """The session of the present request, inside a handler that requires one."""
+    return g.session  # type: ignore[no-any-return]
+
+
+def check(database: Database, provider: Provider, session_id: str) -> Session:
+    """The valid session of this id, refreshed at the provider if it ran out; else ApiError 401."""
+    row = _find(database, session_id)
+    if row is None:
+        raise ApiError(401, "invalid session")
+    if row.expires_at <= utcnow():
+        row = _renew(database, provider, row)
+    _touch(database, row)
+    return Session(
+        id=row.id,
+        user_id=row.user_id,
+        username=row.username,
+        email=row.email,
+        role=row.role,
+        expires_at=row.expires_at,
+    )
+
+
+def end(database: Database, session_id: str) -> None:
+    """Forget one session; an unknown id is no error."""
+    if _SESSION_ID.fullmatch(session_id):
+        database.write(lambda connection: connection.execute(sa.delete(oauth_sessions).where(_is(session_id))))
+
+
+def _find(database: Database, session_id: str) -> Row[Any] | None:
+    # What cannot be an id is not asked for: a NUL, for one, would be an error to PostgreSQL instead of a miss.
+    if not _SESSION_ID.fullmatch(session_id):
+        return None
+    return database.read(lambda connection: connection.execute(_FIND, {"session_id": session_id}).one_or_none())
+
+
+def _is(session_id: str) -> sa.ColumnElement[bool]:
+    return oauth_sessions.c.id == session_id
+
+
+def _renew(database: Database, provider: Provider, expired: Row[Any]) -> Row[Any]:
+    """The session with new tokens. No connection is held while the provider is asked, which may take ten seconds.
+
+    A front end sends several requests at once, so several find the session expired. A provider that uses each refresh
+    token once serves the first and refuses the rest: inside this process they queue, and one that was refused looks
+    whether another process has renewed the session in the meantime.
+    """
+    with _REFRESH_LOCKS[hash(expired.id) % len(_REFRESH_LOCKS)]:
+        row = _find(database, expired.id)
+        if row is None:
+            raise ApiError(401, "invalid session")
+        if row.expires_at > utcnow():
+            return row
+        if not row.refresh_token:
+            raise ApiError(401, "session expired", renewal_required=True)
+        try:
+            tokens = provider.refresh(row.refresh_token)
+        except ProviderError as error:
+            renewed = _renewed_elsewhere(database, row)
+            if renewed is None:
+                raise ApiError(401, "session expired", renewal_required=True) from error
+            return renewed
+        _store(database, row.id, tokens)
+        renewed = _find(database, row.id)
+    if renewed is None:
+        raise ApiError(401, "invalid session")
+    return renewed
+
+
+def _renewed_elsewhere(database: Database, refused: Row[Any]) -> Row[Any] | None:
+    for pause in _OTHER_REFRESH_WAITS:
+        row = _find(database, refused.id)
+        if row is None or row.expires_at > utcnow():
+            return row
+        time.sleep(pause)
+    return None
+
+
+def _store(database: Database, session_id: str, tokens: Tokens) -> None:
+    values: dict[str, Any] = {"access_token": tokens.access_token, "expires_at": utcnow() + _REFRESHED_FOR}
+    if tokens.refresh_token is not None:
+        values["refresh_token"] = tokens.refresh_token
+    database.write(
+        lambda connection: connection.execute(sa.update(oauth_sessions).where(_is(session_id)).values(values))
+    )
+
+
+def _touch(database: Database, row: Row[Any]) -> None:
+    """Note that the session is in use, at most once a minute, and never at the price of the request itself."""
+    now = utcnow()
+    if row.last_accessed is not None and row.last_accessed > now - _LAST_ACCESSED_STEP:
+        return
+    stale = sa.or_(
+        oauth_sessions.c.last_accessed.is_(None), oauth_sessions.c.last_accessed <= now - _LAST_ACCESSED_STEP
+    )
+    try:
+        database.write(
+            lambda connection: connection.execute(
+                sa.update(oauth_sessions).where(_is(row.id), stale).values(last_accessed=now)
+            )
+        )
+    except DatabaseUnavailable:
+        log.warning("a session's last use was not noted")

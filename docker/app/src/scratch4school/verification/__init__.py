@@ -1,0 +1,84 @@
+"""The proof at the end of a deployment: six promises, tried on the running service, one line each.
+
+It is harmless on a production system: at most a hundred connections for some seconds, users of its own whose ids begin
+with `verify-`, and everything of theirs removed afterwards, also after a failed check or a SIGTERM.
+"""
+
+import signal
+import sys
+import time
+from types import FrameType
+
+from ..config import EX_CONFIG, Settings
+from ..database import Database, DatabaseUnavailable
+from ..files import FileStore
+from . import checks, visitors
+from .checks import CheckFailed
+from .stage import Stage
+
+
+class Stopped(BaseException):
+    """Somebody asked this run to end; not an Exception, so that no check takes it for its own failure."""
+
+
+def run(settings: Settings) -> int:
+    """Run all checks and print their results; returns 0 when all passed and nothing was left behind."""
+    if settings.verification.url is None:
+        print("scratch4school: SCRATCH4SCHOOL_VERIFY_URL is missing.", file=sys.stderr)
+        return EX_CONFIG
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    database = Database(settings.database, connections=checks.CLIENTS)
+    stage = Stage(settings, database, FileStore(settings.uploads), settings.verification.url)
+    passed, clean = 0, True
+    try:
+        visitors.remove_leftovers(database, stage.store)
+        for position, check in enumerate(checks.ALL, start=1):
+            passed += _run_one(f"[{position}/{len(checks.ALL)}] {check.name:<17} {check.promise}", check, stage)
+    except Stopped:
+        print("stopped", flush=True)
+        print("scratch4school: the verification was stopped before its end.", file=sys.stderr)
+    except DatabaseUnavailable as error:
+        print(f"scratch4school: the database cannot be reached: {error}", file=sys.stderr)
+    finally:
+        # From here on the run ends by itself, and being stopped half-way would leave visitors behind.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        stage.stop()
+        clean = _clean_up(stage)
+        database.dispose()
+    print(f"Results: {passed} passed, {len(checks.ALL) - passed} failed", flush=True)
+    return 0 if passed == len(checks.ALL) and clean else 1
+
+
+def _run_one(line: str, check: checks.Check, stage: Stage) -> bool:
+    print(f"{line} … ", end="", flush=True)
+    started = time.monotonic()
+    try:
+        remark = check.run(stage)
+    except CheckFailed as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}".splitlines()[0]
+    else:
+        print(f"passed ({time.monotonic() - started:.1f} s){f', {remark}' if remark else ''}", flush=True)
+        return True
+    print(f"FAILED ({time.monotonic() - started:.1f} s): {problem}", flush=True)
+    return False
+
+
+def _clean_up(stage: Stage) -> bool:
+    try:
+        visitors.remove_run(stage.database, stage.store, stage.run_id)
+    except Exception as error:
+        print(
+            f"scratch4school: the visitors of run {stage.run_id} could not all be removed "
+            f"({type(error).__name__}); a run an hour from now will do it.",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Stopped

@@ -1,0 +1,281 @@
+"""The six checks, one for each promise. Each is really concurrent and works against the running service."""
+
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from .. import projects
+from ..database import Database
+from ..projects import Content
+from ..tables import assets, groups, oauth_sessions, project_revisions, user_groups, users
+from ..tables import projects as project_rows
+from .pooler import PoolWatcher
+from .stage import Answer, Client, Stage, Visitor, incoming, project_content, project_file
+
+CLIENTS = 100
+DEVICES = 10
+SAVES = 10
+UPLOADS = 20
+FAILING_SAVES = 5
+_SAVE_SECONDS = 60
+
+
+class CheckFailed(Exception):
+    """A promise was not kept; the message says how."""
+
+
+class CommitRefused(Exception):
+    """The failure that the last check makes its own commits end in."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: `run` returns a remark for its line, or None, and raises when the promise was not kept."""
+
+    name: str
+    promise: str
+    run: Callable[[Stage], str | None]
+
+
+def no_lost_update(stage: Stage) -> str:
+    """Ten devices add to one project, each stating the version it read: every acknowledged addition is there."""
+    visitor = stage.sign_in(stage.identity("devices"))
+    with stage.client(visitor) as client:
+        project_id = _create(client, [])
+    conflicts = sum(
+        stage.together(DEVICES, lambda device, start: _add_saves(stage, visitor, project_id, device, start))
+    )
+    with stage.client(visitor) as client:
+        version, content = _load(client, project_id)
+    acknowledged = {f"{device}-{number}" for device in range(DEVICES) for number in range(SAVES)}
+    lost = acknowledged.difference(content)
+    _require(not lost, f"{len(lost)} of {len(acknowledged)} acknowledged saves are lost")
+    _require(len(content) == len(acknowledged), f"the project holds {len(content)} saves")
+    _require(version == len(acknowledged) + 1, f"the version is {version} after {len(acknowledged)} saves")
+    return f"{conflicts} conflicts answered with 409 and tried again"
+
+
+def stale_save_refused(stage: Stage) -> str | None:
+    """Ten devices save from one version: one wins, nine get 409 and the current version, the winner's work stays."""
+    visitor = stage.sign_in(stage.identity("stale"))
+    with stage.client(visitor) as client:
+        project_id = _create(client, "first")
+
+    def save(device: int, start: threading.Barrier) -> tuple[int, int]:
+        with stage.client(visitor) as client:
+            start.wait()
+            answer = _save(client, project_id, f"device {device}", 1)
+        return answer.status, answer.json.get("version")
+
+    answers = stage.together(DEVICES, save)
+    winners = [device for device, (status, _) in enumerate(answers) if status == 200]
+    _require(len(winners) == 1, f"{len(winners)} saves from the same version were accepted")
+    refused = [answer for answer in answers if answer[0] != 200]
+    _require(all(answer == (409, 2) for answer in refused), f"refusals were {sorted(set(refused))}, not 409, version 2")
+    with stage.client(visitor) as client:
+        _require(_load(client, project_id) == (2, f"device {winners[0]}"), "the winner's work was overwritten")
+        silent = _save(client, project_id, "says no version", None)
+        _require(silent.status == 200, f"a save that states no version got {silent.status}")
+    kept = stage.database.read(
+        lambda connection: connection.scalars(
+            sa.select(project_revisions.c.version)
+            .where(project_revisions.c.project_id == project_id)
+            .order_by(project_revisions.c.version)
+        ).all()
+    )
+    expected = [1, 2, 3][-(stage.settings.keep_revisions + 1) :]
+    _require(list(kept) == expected, f"revisions {list(kept)} were kept, not {expected}")
+    return None
+
+
+def asset_once(stage: Stage) -> str | None:
+    """The same bytes sent by twenty at once, then as a second type: all answered alike, one row and one file each."""
+    visitor = stage.sign_in(stage.identity("assets"))
+    content = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(4096)
+
+    def upload(_index: int, start: threading.Barrier) -> tuple[int, str]:
+        with stage.client(visitor) as client:
+            start.wait()
+            answer = client.send("POST", "/api/assets/", "asset", "a.png", content, type="costume", format="png")
+        return answer.status, answer.json.get("assetId", "")
+
+    answers = set(stage.together(UPLOADS, upload))
+    _require(len(answers) == 1, f"the answers were not all the same: {sorted(answers)}")
+    status, asset_id = answers.pop()
+    _require(status == 200, f"the uploads got {status}")
+    _require_stored_once(stage, asset_id, ["costume"])
+    with stage.client(visitor) as client:
+        second = client.send("POST", "/api/assets/", "asset", "a.png", content, type="thumbnail", format="png")
+        _require(second.status == 200, f"the same bytes as a second type got {second.status}")
+        _require(client.get(f"/api/assets/{asset_id}").body == content, "the asset came back changed")
+    _require_stored_once(stage, asset_id, ["costume", "thumbnail"])
+    return None
+
+
+def first_logins(stage: Stage) -> str | None:
+    """A hundred first logins of one user with three new groups: nobody fails, one user, each group once."""
+    identity = stage.identity("login", groups=3)
+
+    def log_in(_index: int, start: threading.Barrier) -> str:
+        start.wait()
+        return stage.sign_in(identity).session_id
+
+    sessions = stage.together(CLIENTS, log_in)
+    names = [group.external_id for group in identity.groups]
+    for what, statement, expected in (
+        ("users", sa.select(users.c.id).where(users.c.id == identity.user_id), 1),
+        ("groups", sa.select(groups.c.id).where(groups.c.external_id.in_(names)), 3),
+        ("memberships", sa.select(user_groups.c.group_id).where(user_groups.c.user_id == identity.user_id), 3),
+        ("sessions", sa.select(oauth_sessions.c.id).where(oauth_sessions.c.id.in_(sessions)), CLIENTS),
+    ):
+        found = len(stage.database.read(lambda connection, query=statement: connection.execute(query).all()))
+        _require(found == expected, f"{found} {what} instead of {expected}")
+    return None
+
+
+def pooling(stage: Stage) -> str:
+    """A hundred clients save and list at the same time: no error, and the server's connections stay within the pool."""
+    visitor = stage.sign_in(stage.identity("pool"))
+    content = project_file("pool")
+
+    def visit(_index: int, start: threading.Barrier) -> tuple[int, int]:
+        with stage.client(visitor) as client:
+            start.wait()
+            saved = client.send("POST", "/api/projects?title=Verification", "project_file", "p.sb3", content)
+            return saved.status, client.get("/api/projects").status
+
+    with PoolWatcher(stage.settings) as watcher:
+        answers = stage.together(CLIENTS, visit)
+    bad = [answer for answer in answers if answer != (200, 200)]
+    _require(not bad, f"{len(bad)} of {CLIENTS} clients met an error: {sorted(set(bad))}")
+    rows = stage.database.read(
+        lambda connection: connection.scalar(
+            sa.select(sa.func.count()).where(project_rows.c.owner_id == visitor.user_id)
+        )
+    )
+    _require(rows == CLIENTS, f"{rows} projects were saved by {CLIENTS} clients")
+    if watcher.limit is not None:
+        _require(watcher.samples > 0, "the pooler's console gave no figures")
+        _require(watcher.most <= watcher.limit, f"{watcher.most} server connections, the pool allows {watcher.limit}")
+    return watcher.remark()
+
+
+def failed_commit(stage: Stage) -> str | None:
+    """Saves whose commit fails, while others read: the old work stays whole, and no file of a failed save remains."""
+    visitor = stage.sign_in(stage.identity("commit"))
+    with stage.client(visitor) as client:
+        project_id = _create(client, "kept")
+    files = {path: path.read_bytes() for path in stage.store.files_of(visitor.user_id)}
+    failing = _FailingDatabase(stage.settings.database, FAILING_SAVES)
+
+    def fail_or_read(index: int, start: threading.Barrier) -> bool:
+        if index < FAILING_SAVES:
+            with incoming(stage.store, project_file(f"lost {index}")) as file:
+                start.wait()
+                return _save_fails(stage, failing, project_id, visitor.user_id, Content(file, None), index)
+        with stage.client(visitor) as client:
+            start.wait()
+            return all(_load(client, project_id) == (1, "kept") for _ in range(5))
+
+    try:
+        outcomes = stage.together(2 * FAILING_SAVES, fail_or_read)
+    finally:
+        failing.dispose()
+    _require(all(outcomes[:FAILING_SAVES]), "a save was acknowledged although its commit failed")
+    _require(all(outcomes[FAILING_SAVES:]), "a reader saw something else than the old work")
+    after = {path: path.read_bytes() for path in stage.store.files_of(visitor.user_id)}
+    _require(after == files, f"{len(after)} files afterwards, {len(files)} before, or their bytes changed")
+    with stage.client(visitor) as client:
+        _require(_load(client, project_id) == (1, "kept"), "the old work is gone")
+        _require(_save(client, project_id, "new", 1).status == 200, "the next save was refused")
+    return None
+
+
+ALL = (
+    Check("Projects", f"no lost update: {DEVICES} devices x {SAVES} saves", no_lost_update),
+    Check("Versions", f"a stale save gets 409 and overwrites nothing: {DEVICES} devices", stale_save_refused),
+    Check("Assets", f"same upload {UPLOADS} times at once: one row, one file", asset_once),
+    Check("Users and groups", f"{CLIENTS} first logins at once: one user, each group once", first_logins),
+    Check("Pooling", f"{CLIENTS} clients at once: no error, connections within the pool", pooling),
+    Check("Files", "a save whose commit fails leaves no half file and loses none", failed_commit),
+)
+
+
+class _FailingDatabase(Database):
+    """The real database, except that every commit fails after all its statements have run."""
+
+    def _commit(self, transaction: sa.RootTransaction) -> None:
+        transaction.rollback()
+        raise CommitRefused
+
+
+def _save_fails(stage: Stage, failing: Database, project_id: int, user_id: str, content: Content, index: int) -> bool:
+    keep = stage.settings.keep_revisions
+    try:
+        if index == 0:
+            projects.create(failing, stage.store, user_id, "Verification", content, keep)
+        else:
+            projects.save(failing, stage.store, project_id, user_id, None, content, 1, keep)
+    except CommitRefused:
+        return True
+    return False
+
+
+def _add_saves(stage: Stage, visitor: Visitor, project_id: int, device: int, start: threading.Barrier) -> int:
+    """Save SAVES times on top of what the others saved; returns how many conflicts that took."""
+    conflicts = 0
+    give_up = time.monotonic() + _SAVE_SECONDS
+    with stage.client(visitor) as client:
+        start.wait()
+        for number in range(SAVES):
+            while True:
+                version, content = _load(client, project_id)
+                answer = _save(client, project_id, [*content, f"{device}-{number}"], version)
+                if answer.status == 200:
+                    break
+                _require(answer.status == 409, f"a save got {answer.status}")
+                _require(time.monotonic() < give_up and not stage.is_stopped, "the devices did not finish in time")
+                conflicts += 1
+                time.sleep(random.uniform(0, 0.2))  # noqa: S311
+    return conflicts
+
+
+def _create(client: Client, content: object) -> int:
+    answer = client.send("POST", "/api/projects?title=Verification", "project_file", "p.sb3", project_file(content))
+    _require(answer.status == 200, f"creating a project got {answer.status}")
+    return int(answer.json["id"])
+
+
+def _load(client: Client, project_id: int) -> tuple[int, Any]:
+    """Version and content, in this order: a save that comes between makes the next one refused, not lost."""
+    metadata = client.get(f"/api/projects/{project_id}/metadata")
+    _require(metadata.status == 200, f"reading a project's metadata got {metadata.status}")
+    download = client.get(f"/api/projects/{project_id}/download")
+    _require(download.status == 200, f"reading a project got {download.status}")
+    return metadata.json["version"], project_content(download.body)
+
+
+def _save(client: Client, project_id: int, content: object, version: int | None) -> Answer:
+    query = "" if version is None else f"?version={version}"
+    return client.send("PUT", f"/api/projects/{project_id}{query}", "project_file", "p.sb3", project_file(content))
+
+
+def _require_stored_once(stage: Stage, asset_id: str, types: list[str]) -> None:
+    rows = stage.database.read(
+        lambda connection: connection.execute(sa.select(assets).where(assets.c.md5 == asset_id)).all()
+    )
+    found = sorted(row.asset_type for row in rows)
+    _require(found == types, f"rows of the types {found} instead of {types}")
+    files = sorted(path.parent.name for path in (stage.store.root / "assets").glob(f"*/{asset_id}*"))
+    _require(files == types, f"files in {files} instead of {types}")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise CheckFailed(otherwise)

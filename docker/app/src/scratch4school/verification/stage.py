@@ -1,0 +1,211 @@
+"""What a check works with: the database and files the service uses, clients for its HTTP side, and real concurrency."""
+
+import http.client
+import io
+import json
+import secrets
+import socket
+import ssl
+import threading
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from ..claims import GroupClaim, Identity
+from ..clock import utcnow
+from ..config import Settings
+from ..database import Database
+from ..files import FileStore, IncomingFile
+from ..users import sign_in
+from .visitors import PREFIX
+
+T = TypeVar("T")
+
+_HTTP_SECONDS = 30
+_VISIT = timedelta(minutes=30)
+
+# One for all connections: a hundred default contexts would read the host's certificate authorities a hundred times.
+_UNCHECKED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_UNCHECKED.check_hostname = False
+_UNCHECKED.verify_mode = ssl.CERT_NONE
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back over HTTP."""
+
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A throw-away user with a session."""
+
+    user_id: str
+    session_id: str
+
+
+class Client:
+    """One device: a connection of its own to the service, through its proxy, as one visitor. For one thread."""
+
+    def __init__(self, base_url: str, public_url: str, session_id: str) -> None:
+        base, public = urlsplit(base_url), urlsplit(public_url)
+        self._prefix = base.path
+        self._headers = {"Authorization": f"Bearer {session_id}", "Host": public.netloc}
+        host, port = base.hostname or "", base.port or (443 if base.scheme == "https" else 80)
+        if base.scheme == "https":
+            self._connection: http.client.HTTPConnection = _NamedTls(host, port, public.hostname or host)
+        else:
+            self._connection = http.client.HTTPConnection(host, port, timeout=_HTTP_SECONDS)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._connection.close()
+
+    def connect(self) -> None:
+        """Open the connection before the moment that counts."""
+        self._connection.connect()
+
+    def get(self, path: str) -> Answer:
+        return self._ask("GET", path, None, {})
+
+    def send(self, method: str, path: str, field: str, name: str, content: bytes, **fields: str) -> Answer:
+        """A multipart request with one file part and, as form fields, `fields`."""
+        boundary = uuid.uuid4().hex
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
+            for key, value in fields.items()
+        ]
+        parts.append(
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n".encode()
+        )
+        body = b"".join([*parts, content, f"\r\n--{boundary}--\r\n".encode()])
+        return self._ask(method, path, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        self._connection.request(method, self._prefix + path, body, {**self._headers, **headers})
+        response = self._connection.getresponse()
+        return Answer(response.status, response.read())
+
+
+class _NamedTls(http.client.HTTPSConnection):
+    """TLS to one host that asks for the certificate of another, the public one.
+
+    The chain is not checked: inside the deployment nobody is in between, and the health tests check the certificate
+    that the public is served.
+    """
+
+    def __init__(self, host: str, port: int, public_host: str) -> None:
+        super().__init__(host, port, timeout=_HTTP_SECONDS, context=_UNCHECKED)
+        self._public_host = public_host
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self.host, self.port), self.timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = _UNCHECKED.wrap_socket(plain, server_hostname=self._public_host)
+
+
+class Stage:
+    """One run of the verification."""
+
+    def __init__(self, settings: Settings, database: Database, store: FileStore, url: str) -> None:
+        self.settings = settings
+        self.database = database
+        self.store = store
+        self.run_id = secrets.token_hex(6)
+        self._url = url
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._start = threading.Barrier(1)
+
+    def stop(self) -> None:
+        """Let every thread of this run come to its end, and wait for it."""
+        self._stopped.set()
+        self._start.abort()
+        for thread in self._threads:
+            # A run that is stopped while its threads are being started has some that never were.
+            if thread.is_alive():
+                thread.join(_HTTP_SECONDS + 5)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def identity(self, name: str, groups: int = 0) -> Identity:
+        """The identity of a throw-away user, with as many throw-away groups."""
+        user_id = f"{PREFIX}{self.run_id}-{name}"
+        claims = tuple(GroupClaim(f"{user_id}-{number}", f"Verification {number}") for number in range(groups))
+        return Identity(user_id, user_id, None, "student", claims, {})
+
+    def sign_in(self, identity: Identity) -> Visitor:
+        """Log a throw-away user in by the function that the application uses itself."""
+        session_id = sign_in(self.database, identity, "verify", None, utcnow() + _VISIT)
+        return Visitor(identity.user_id, session_id)
+
+    @contextmanager
+    def client(self, visitor: Visitor) -> Iterator[Client]:
+        with Client(self._url, self.settings.public_url, visitor.session_id) as client:
+            client.connect()
+            yield client
+
+    def together(self, count: int, work: Callable[[int, threading.Barrier], T]) -> list[T]:
+        """The results of `work(index, start)` in `count` threads; each waits at `start` before what shall collide.
+
+        The first exception of a thread is raised here, after all have ended.
+        """
+        self._start = start = threading.Barrier(count, timeout=_HTTP_SECONDS)
+        results: dict[int, T] = {}
+        failures: list[BaseException] = []
+
+        def task(index: int) -> None:
+            try:
+                results[index] = work(index, start)
+            except threading.BrokenBarrierError:
+                # Another thread failed before the start and is the one to tell.
+                start.abort()
+            except Exception as error:
+                failures.append(error)
+                start.abort()
+
+        self._threads = [threading.Thread(target=task, args=(index,), daemon=True) for index in range(count)]
+        for thread in self._threads:
+            thread.start()
+        for thread in self._threads:
+            thread.join()
+        if failures:
+            raise failures[0]
+        return [results[index] for index in range(count)]
+
+
+def project_file(content: Any) -> bytes:
+    """A small project file that carries `content`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("project.json", json.dumps({"targets": [], "meta": {"verification": content}}))
+    return buffer.getvalue()
+
+
+def project_content(file: bytes) -> Any:
+    """What `project_file` was given."""
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        return json.loads(archive.read("project.json"))["meta"]["verification"]
+
+
+def incoming(store: FileStore, content: bytes) -> IncomingFile:
+    """`content` as it would lie in the uploads folder after being received."""
+    file = store.receive()
+    file.write(content)
+    return file

@@ -1,0 +1,75 @@
+"""Removing the verification's throw-away users: of one run, and of runs that were killed."""
+
+import re
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..clock import utcnow
+from ..database import Database
+from ..files import FileStore
+from ..tables import (
+    assets,
+    groups,
+    oauth_sessions,
+    project_groups,
+    project_revisions,
+    projects,
+    user_groups,
+    users,
+)
+
+PREFIX = "verify-"
+# Longer than any run lasts, so that two runs at once leave each other's visitors alone.
+_LEFTOVER_AGE = timedelta(hours=1)
+_OURS = re.compile(r"verify-[0-9a-f]{12}-[a-z0-9-]+")
+
+
+def remove_run(database: Database, store: FileStore, run_id: str) -> None:
+    """Remove every row and file of the users and groups of one run."""
+    _remove(database, store, f"{PREFIX}{run_id}-", None)
+
+
+def remove_leftovers(database: Database, store: FileStore) -> None:
+    """Remove what runs left that were killed more than an hour ago."""
+    _remove(database, store, PREFIX, utcnow() - _LEFTOVER_AGE)
+
+
+def _remove(database: Database, store: FileStore, prefix: str, before: object | None) -> None:
+    def find(connection: Connection) -> tuple[list[str], list[int], list[str]]:
+        people = sa.select(users.c.id).where(users.c.id.startswith(prefix, autoescape=True))
+        places = sa.select(groups.c.id, groups.c.external_id).where(
+            groups.c.external_id.startswith(prefix, autoescape=True)
+        )
+        if before is not None:
+            people, places = people.where(users.c.created_at < before), places.where(groups.c.created_at < before)
+        user_ids = [user_id for user_id in connection.scalars(people) if _OURS.fullmatch(user_id)]
+        group_ids = [row.id for row in connection.execute(places) if _OURS.fullmatch(row.external_id)]
+        paths = connection.scalars(sa.select(assets.c.file_path).where(assets.c.owner_id.in_(user_ids))).all()
+        return user_ids, group_ids, list(paths)
+
+    user_ids, group_ids, asset_paths = database.read(find)
+    if not user_ids and not group_ids:
+        return
+    # Files first: if this is cut short, the rows are still there and lead the next run to the rest.
+    for path in asset_paths:
+        store.discard(path)
+    for user_id in user_ids:
+        store.remove_owner(user_id)
+
+    def delete(connection: Connection) -> None:
+        owned = sa.select(projects.c.id).where(projects.c.owner_id.in_(user_ids))
+        for table, condition in (
+            (project_groups, project_groups.c.project_id.in_(owned)),
+            (project_revisions, project_revisions.c.project_id.in_(owned)),
+            (projects, projects.c.owner_id.in_(user_ids)),
+            (assets, assets.c.owner_id.in_(user_ids)),
+            (oauth_sessions, oauth_sessions.c.user_id.in_(user_ids)),
+            (user_groups, sa.or_(user_groups.c.user_id.in_(user_ids), user_groups.c.group_id.in_(group_ids))),
+            (groups, groups.c.id.in_(group_ids)),
+            (users, users.c.id.in_(user_ids)),
+        ):
+            connection.execute(sa.delete(table).where(condition))
+
+    database.write(delete)

@@ -1,0 +1,182 @@
+"""What several tests share and no fixture: project files, a device that saves, an identity provider over real HTTP."""
+
+import io
+import json
+import secrets
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from flask.testing import FlaskClient
+from joserfc import jwt
+from joserfc.jwk import KeySet, RSAKey
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
+
+
+def project_file(content: Any) -> bytes:
+    """A small Scratch project that carries `content`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("project.json", json.dumps(content))
+    return buffer.getvalue()
+
+
+def project_content(file: bytes) -> Any:
+    """What `project_file` was given."""
+    with zipfile.ZipFile(io.BytesIO(file)) as archive:
+        return json.loads(archive.read("project.json"))
+
+
+class BufferedClient(FlaskClient):
+    """A client that reads every answer to its end, as a browser does, so that no file stays open."""
+
+    def open(self, *args: Any, **kwargs: Any) -> Any:
+        return super().open(*args, buffered=True, **kwargs)
+
+
+class Device:
+    """A browser of one user: the requests of the front end, through Flask's test client."""
+
+    def __init__(self, client: Any, session_id: str) -> None:
+        self._client = client
+        self.session_id = session_id
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.session_id}", **options.pop("headers", {})}
+        return self._client.open(path, method=method, headers=headers, **options)
+
+    def get(self, path: str) -> Any:
+        return self.request("GET", path)
+
+    def create(self, content: bytes, title: str | None = None, thumbnail: bytes | None = None) -> Any:
+        return self._send("POST", "/api/projects", content, {"title": title}, thumbnail)
+
+    def save(
+        self,
+        project_id: int,
+        content: bytes,
+        version: int | str | None = None,
+        title: str | None = None,
+        thumbnail: bytes | None = None,
+        **options: Any,
+    ) -> Any:
+        query = {"version": version, "title": title}
+        return self._send("PUT", f"/api/projects/{project_id}", content, query, thumbnail, **options)
+
+    def download(self, project_id: int) -> Any:
+        return self.get(f"/api/projects/{project_id}/download")
+
+    def metadata(self, project_id: int) -> Any:
+        return self.get(f"/api/projects/{project_id}/metadata")
+
+    def upload(self, content: bytes, **form: str) -> Any:
+        return self.request("POST", "/api/assets/", data={"asset": (io.BytesIO(content), "asset.bin"), **form})
+
+    def _send(
+        self, method: str, path: str, content: bytes, query: dict[str, Any], thumbnail: bytes | None, **options: Any
+    ) -> Any:
+        data: dict[str, Any] = {"project_file": (io.BytesIO(content), "project-1.sb3")}
+        if thumbnail is not None:
+            data["thumbnail"] = (io.BytesIO(thumbnail), "thumbnail-1.png")
+        text = urlencode({key: value for key, value in query.items() if value is not None})
+        return self.request(method, f"{path}?{text}", data=data, **options)
+
+
+class FakeProvider:
+    """An identity provider: keys and tokens over real HTTP. What it answers is set by its attributes."""
+
+    client_id = "scratch4school"
+    client_secret = "a-client-secret-for-tests"
+
+    def __init__(self) -> None:
+        self._key = RSAKey.generate_key(2048, {"kid": "one", "use": "sig"})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.reset()
+
+    def __enter__(self) -> "FakeProvider":
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def reset(self) -> None:
+        """Back to a provider that does everything right."""
+        self.claims: dict[str, Any] = {}
+        self.answer: dict[str, Any] = {}
+        self.status = 200
+        self.raw: bytes | None = None
+        self.delay = 0.0
+        self.nonce: str | None = None
+        self.requests: list[dict[str, str]] = []
+        self.used_refresh_tokens: set[str] = set()
+
+    def rotate_key(self) -> None:
+        """Sign with another key from now on."""
+        self._key = RSAKey.generate_key(2048, {"kid": secrets.token_hex(4), "use": "sig"})
+
+    def id_token(self, algorithm: str = "RS256", key: Any = None, **changes: Any) -> str:
+        now = int(time.time())
+        claims = {
+            "iss": self.url,
+            "aud": self.client_id,
+            "sub": "ada",
+            "preferred_username": "ada.lovelace",
+            "nonce": self.nonce,
+            "iat": now,
+            "exp": now + 300,
+            **self.claims,
+            **changes,
+        }
+        claims = {name: value for name, value in claims.items() if value != "absent"}
+        return jwt.encode({"alg": algorithm, "kid": self._key.kid}, claims, key or self._key)
+
+    def _token_answer(self, form: dict[str, str]) -> tuple[int, bytes]:
+        self.requests.append(form)
+        time.sleep(self.delay)
+        if self.raw is not None:
+            return self.status, self.raw
+        right = form.get("client_id") == self.client_id and form.get("client_secret") == self.client_secret
+        token = form.get("refresh_token", "")
+        if self.status != 200 or not right or token in self.used_refresh_tokens:
+            return 400, json.dumps({"error": "invalid_grant"}).encode()
+        # As providers do that rotate refresh tokens: each works once.
+        self.used_refresh_tokens.add(token or secrets.token_hex())
+        answer = {"access_token": "access-token", "token_type": "Bearer", "expires_in": 3600}
+        if form.get("grant_type") == "authorization_code":
+            answer["id_token"] = self.id_token()
+        answer["refresh_token"] = secrets.token_hex(8)
+        answer.update(self.answer)
+        return 200, json.dumps({key: value for key, value in answer.items() if value is not None}).encode()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        provider = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                keys = KeySet([provider._key]).as_dict(private=False)
+                self._reply(200, json.dumps(keys).encode())
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                self._reply(*provider._token_answer({key: value[0] for key, value in parse_qs(body).items()}))
+
+            def _reply(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_arguments: object) -> None:
+                """Say nothing; pytest shows what matters."""
+
+        return Handler

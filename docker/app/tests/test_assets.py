@@ -1,0 +1,123 @@
+"""Assets over HTTP: named by content, served to everybody, and never outside the uploads folder."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from helpers import Device
+from scratch4school.services import Services
+from scratch4school.tables import assets
+
+
+def rows(services: Services) -> list[Any]:
+    return services.database.read(lambda connection: list(connection.execute(sa.select(assets).order_by(assets.c.id))))
+
+
+def stored_files(services: Services) -> list[Path]:
+    return sorted(path.relative_to(services.store.root) for path in services.store.root.rglob("*") if path.is_file())
+
+
+def test_uploaded_asset_is_served_to_everybody(pupil: Device, app: Any) -> None:
+    """The editor asks for costumes without a session."""
+    content = b"<svg xmlns='http://www.w3.org/2000/svg'/>"
+    uploaded = pupil.upload(content, type="costume", format="svg")
+    asset_id = hashlib.md5(content).hexdigest()
+    assert uploaded.json == {"status": "ok", "assetId": asset_id}
+    for name in (asset_id, f"{asset_id}.svg"):
+        shown = app.test_client().get(f"/api/assets/{name}")
+        assert (shown.status_code, shown.data, shown.mimetype) == (200, content, "image/svg+xml")
+        assert "sandbox" in shown.headers["Content-Security-Policy"]
+        assert shown.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    ("asset_type", "data_format", "mimetype"),
+    [
+        ("sprite", "zip", "application/zip"),
+        ("costume", "png", "image/png"),
+        ("costume", "svg+xml", "image/svg+xml"),
+        ("sound", "wav", "audio/wav"),
+        ("script", "json", "application/json"),
+        ("thumbnail", "jpg", "image/jpeg"),
+        ("unknown", "", "application/octet-stream"),
+    ],
+)
+def test_type_decides_the_mimetype(pupil: Device, asset_type: str, data_format: str, mimetype: str) -> None:
+    asset_id = pupil.upload(b"content", type=asset_type, format=data_format).json["assetId"]
+    assert pupil.get(f"/api/assets/{asset_id}").mimetype == mimetype
+
+
+def test_type_and_format_have_defaults(pupil: Device, services: Services) -> None:
+    assert pupil.upload(b"content").status_code == 200
+    assert [(row.asset_type, row.data_format) for row in rows(services)] == [("unknown", "")]
+
+
+def test_same_bytes_again_are_the_same_asset(pupil: Device, device: Callable[..., Device], services: Services) -> None:
+    first = pupil.upload(b"content", type="costume", format="png")
+    second = device("berta").upload(b"content", type="costume", format="png")
+    assert first.json == second.json
+    assert len(rows(services)) == len(stored_files(services)) == 1
+
+
+def test_same_bytes_as_a_second_type_work(pupil: Device, services: Services) -> None:
+    """The original answered 500 here and left a file behind."""
+    for asset_type in ("costume", "sound"):
+        assert pupil.upload(b"content", type=asset_type, format="wav").status_code == 200
+    assert [row.asset_type for row in rows(services)] == ["costume", "sound"]
+    assert len(stored_files(services)) == 2
+
+
+def test_lost_file_is_restored_by_the_next_upload(pupil: Device, services: Services) -> None:
+    """A row without its file, as old installations have, heals when the same bytes are sent again."""
+    asset_id = pupil.upload(b"content", type="costume", format="png").json["assetId"]
+    services.database.write(
+        lambda connection: connection.execute(sa.update(assets).values(file_path="/app/uploads/costume/gone.png"))
+    )
+    assert pupil.get(f"/api/assets/{asset_id}").status_code == 404
+    assert pupil.upload(b"content", type="costume", format="png").status_code == 200
+    assert pupil.get(f"/api/assets/{asset_id}").data == b"content"
+
+
+@pytest.mark.parametrize("field", ["type", "format"])
+@pytest.mark.parametrize("value", ["../../escaped", "/etc", "a/b", "..", ".", "a\\b", "x" * 51, "ä", "a b", "a\n"])
+def test_path_tricks_are_400(pupil: Device, services: Services, field: str, value: str) -> None:
+    """Nothing is written, least of all outside the uploads folder."""
+    before = set(services.store.root.parent.rglob("*"))
+    answer = pupil.upload(b"content", **{field: value})
+    assert answer.status_code == 400
+    assert field in answer.json["error"]
+    after = set(services.store.root.parent.rglob("*"))
+    assert {path for path in after - before if path.suffix != ".db-shm"} <= {services.store.root / ".incoming"}
+
+
+def test_upload_without_a_file_is_400(pupil: Device) -> None:
+    for options in ({"data": {"type": "costume"}}, {"data": b""}, {"json": {"asset": "x"}}):
+        assert pupil.request("POST", "/api/assets/", **options).status_code == 400
+
+
+def test_address_without_the_slash_is_not_redirected(pupil: Device) -> None:
+    """Behind the proxy a redirect would lose the prefix that the proxy strips."""
+    answer = pupil.request("POST", "/api/assets", data={"type": "x"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("name", ["0" * 32, "nothing", "a.b.c", "..%2f..%2fetc%2fpasswd", "%00", "x" * 200])
+def test_unknown_assets_are_404(pupil: Device, name: str) -> None:
+    answer = pupil.get(f"/api/assets/{name}")
+    assert (answer.status_code, bool(answer.json["error"])) == (404, True)
+
+
+def test_a_row_cannot_lead_out_of_the_uploads_folder(pupil: Device, services: Services) -> None:
+    asset_id = pupil.upload(b"content", type="costume", format="png").json["assetId"]
+    outside = services.store.root.parent / "outside"
+    outside.write_bytes(b"not for pupils")
+    (services.store.root / "link").symlink_to(outside)
+    for path in ("../outside", "/app/uploads/../outside", str(outside), "x/../../outside", "link", "."):
+        services.database.write(
+            lambda connection, path=path: connection.execute(sa.update(assets).values(file_path=path))
+        )
+        assert (path, pupil.get(f"/api/assets/{asset_id}").status_code) == (path, 404)

@@ -1,0 +1,233 @@
+"""Units of work: repeated when that helps, given up in bounded time, and honest about what may have been written."""
+
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from helpers import Device, project_file
+from scratch4school.config import Settings
+from scratch4school.database import Database, DatabaseUnavailable, make_engine
+from scratch4school.services import Services
+from scratch4school.tables import groups, projects, users
+
+
+@pytest.fixture
+def database(services: Services) -> Database:
+    return services.database
+
+
+def add_user(connection: sa.Connection, user_id: str = "ada") -> None:
+    connection.execute(sa.insert(users).values(id=user_id, username=user_id))
+
+
+def count(database: Database, table: sa.Table) -> int:
+    return database.read(lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(table))) or 0
+
+
+def contention(is_sqlite: bool, code: str = "40001") -> OperationalError:
+    """An error as the driver raises it when two transactions were in each other's way."""
+    if is_sqlite:
+        return OperationalError("UPDATE", {}, sqlite3.OperationalError("database is locked"))
+
+    class Raised(psycopg2.OperationalError):
+        pgcode = code
+
+    return OperationalError("UPDATE", {}, Raised("could not serialize access"))
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
+def test_contention_is_retried_and_written_once(database: Database, code: str) -> None:
+    tries = []
+
+    def work(connection: sa.Connection) -> str:
+        add_user(connection)
+        tries.append(1)
+        if len(tries) < 4:
+            raise contention(database.is_sqlite, code)
+        return "done"
+
+    assert database.write(work) == "done"
+    assert (len(tries), count(database, users)) == (4, 1)
+
+
+def test_endless_contention_is_given_up_in_bounded_time(database: Database) -> None:
+    tries = []
+
+    def work(_connection: sa.Connection) -> None:
+        tries.append(1)
+        raise contention(database.is_sqlite)
+
+    started = time.monotonic()
+    with pytest.raises(DatabaseUnavailable):
+        database.write(work)
+    assert len(tries) == 8
+    assert time.monotonic() - started < 4
+
+
+def test_long_waits_for_locks_are_given_up_too(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer tries when each of them has waited."""
+    monkeypatch.setattr("scratch4school.database._CONTENTION_SECONDS", 0.3)
+    tries = []
+
+    def work(_connection: sa.Connection) -> None:
+        tries.append(time.sleep(0.2))
+        raise contention(database.is_sqlite)
+
+    with pytest.raises(DatabaseUnavailable):
+        database.write(work)
+    assert len(tries) == 2
+
+
+def test_other_errors_are_not_retried(database: Database) -> None:
+    tries = []
+
+    def work(connection: sa.Connection) -> None:
+        tries.append(1)
+        add_user(connection)
+        add_user(connection)
+
+    with pytest.raises(sa.exc.IntegrityError):
+        database.write(work)
+    assert (len(tries), count(database, users)) == (1, 0)
+
+
+def test_real_deadlock_is_survived(database: Database, together: Callable[..., list[Any]]) -> None:
+    """Two transactions that lock two rows in opposite order: PostgreSQL ends one of them, which then succeeds."""
+    database.write(lambda connection: [add_user(connection, name) for name in ("a", "b")])
+
+    def work(index: int) -> None:
+        first, second = ("a", "b") if index == 0 else ("b", "a")
+
+        def cross(connection: sa.Connection) -> None:
+            for name in (first, second):
+                connection.execute(sa.update(users).where(users.c.id == name).values(email=str(index)))
+                time.sleep(0.2)
+
+        database.write(cross)
+
+    together(2, work)
+    emails = database.read(lambda connection: set(connection.scalars(sa.select(users.c.email))))
+    assert len(emails) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_restarted_server_is_not_noticed(services: Services) -> None:
+    """Connections that died in the pool cost a retry, not a request."""
+    database = services.database
+    database.write(add_user)
+    others = sa.text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+    )
+    killer = make_engine(services.settings.database, None)
+    with killer.connect() as connection:
+        connection.execute(others)
+    assert count(database, users) == 1
+    with killer.connect() as connection:
+        connection.execute(others)
+    database.write(lambda connection: add_user(connection, "berta"))
+    assert count(database, users) == 2
+
+
+def test_references_are_enforced(database: Database) -> None:
+    with pytest.raises(sa.exc.IntegrityError):
+        database.write(
+            lambda connection: connection.execute(sa.insert(projects).values(name="x", owner_id="nobody", version=1))
+        )
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_sqlite_is_set_up_to_be_safe(database: Database) -> None:
+    """Readers beside a writer, and a commit that survives a power cut."""
+    found = [
+        database.read(lambda connection, name=name: connection.exec_driver_sql(f"PRAGMA {name}").scalar())
+        for name in ("journal_mode", "synchronous")
+    ]
+    assert found == ["wal", 2]
+
+
+def test_lost_commit_is_unknown_and_keeps_the_file(
+    make_app: Callable[..., Any], log_in: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the connection breaks while committing, the row may be there; its file must be, too."""
+    app = make_app()
+    services = app.extensions["scratch4school"]
+    device = Device(app.test_client(), log_in("ada"))
+    commit = sa.RootTransaction.commit
+
+    def lose(transaction: sa.RootTransaction) -> None:
+        commit(transaction)
+        error = OperationalError("COMMIT", {}, psycopg2.OperationalError("server closed the connection"))
+        error.connection_invalidated = True
+        raise error
+
+    monkeypatch.setattr(sa.RootTransaction, "commit", lose)
+    answer = device.create(project_file(1))
+    monkeypatch.undo()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    row = services.database.read(lambda connection: connection.execute(sa.select(projects)).one())
+    assert services.store.find(row.sb3_file_path) is not None
+
+
+def test_certain_failure_takes_the_new_files_back(
+    services: Services, pupil: Device, project_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old content is untouched, and nothing of the failed save stays."""
+    before = {path: path.read_bytes() for path in services.store.root.rglob("*") if path.is_file()}
+
+    def fail(_database: Database, transaction: sa.RootTransaction) -> None:
+        transaction.rollback()
+        raise RuntimeError("(psycopg2.errors) INSERT INTO secret_table")
+
+    monkeypatch.setattr(Database, "_commit", fail)
+    for answer in (pupil.save(project_id, project_file("lost")), pupil.create(project_file("lost"))):
+        assert answer.status_code == 500
+        assert "secret_table" not in answer.text
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in services.store.root.rglob("*") if path.is_file()} == before
+    assert pupil.metadata(project_id).json["version"] == 1
+
+
+def test_database_away_is_503_with_retry_after(
+    settings: Settings, make_app: Callable[..., Any], engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON with a sentence and no driver's message, in bounded time; the process itself stays healthy."""
+    monkeypatch.setattr("scratch4school.database._RECONNECT_SECONDS", 0.3)
+    monkeypatch.setattr("scratch4school.database._CONTENTION_ATTEMPTS", 2)
+    if engine_name == "postgresql":
+        database = replace(settings.database, url=settings.database.url.set(port=1))
+        client = make_app(database=database).test_client()
+    else:
+        client = make_app().test_client()
+        monkeypatch.setattr(Database, "read", _locked)
+    answer = client.get("/api/user", query_string={"session_id": "x"})
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "5"
+    assert answer.json["error"].startswith("The service is busy")
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/api/status").status_code == 200
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json["problems"]) == (503, ["database: DatabaseUnavailable"])
+
+
+def _locked(database: Database, _work: object) -> None:
+    def attempt() -> None:
+        raise contention(is_sqlite=True)
+
+    database._persist(attempt)
+
+
+def test_group_names_are_unique_whatever_the_application_does(database: Database) -> None:
+    with pytest.raises(sa.exc.IntegrityError):
+        database.write(
+            lambda connection: connection.execute(
+                sa.insert(groups), [{"name": "a", "external_id": "x"}, {"name": "b", "external_id": "x"}]
+            )
+        )

@@ -1,0 +1,335 @@
+"""Migrations, proved on both engines: up, down, with data in it, and from databases that carry no stamp of ours."""
+
+import gzip
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from conftest import PASSWORD, PostgresServer, database_environment
+
+from scratch4school import cli, config, schema
+from scratch4school.config import DatabaseSettings
+from scratch4school.database import make_engine
+from scratch4school.schema import LockNotObtained, SchemaRefused
+from scratch4school.tables import metadata
+
+LEGACY = Path(__file__).parent / "legacy"
+
+
+@pytest.fixture
+def settings(empty_url: str, password_file: Path) -> DatabaseSettings:
+    return config.load_database(database_environment(empty_url, password_file))
+
+
+@pytest.fixture
+def engine(settings: DatabaseSettings) -> Iterator[sa.Engine]:
+    made = make_engine(settings, None)
+    yield made
+    made.dispose()
+
+
+def run(engine: sa.Engine, script: str) -> None:
+    with engine.begin() as connection:
+        for statement in script.split(";"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+
+
+def move(settings: DatabaseSettings, target: str) -> None:
+    with schema._engine(settings) as engine, engine.begin() as connection:
+        current = schema.stamped_revision(connection)
+        go = command.upgrade if target != "base" and (current is None or current < target) else command.downgrade
+        go(schema._alembic(connection), target)
+
+
+def upgrade(settings: DatabaseSettings) -> list[str]:
+    said: list[str] = []
+    schema.upgrade(settings, said.append)
+    return said
+
+
+def differences(engine: sa.Engine) -> list[Any]:
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def rows(engine: sa.Engine, query: str) -> list[tuple[Any, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+
+DATA = """
+INSERT INTO users (id, username) VALUES ('ada', 'Ada'), ('jörg.weiß', 'Jörg');
+INSERT INTO groups (id, name, external_id) VALUES (1, '5a', 'klasse.5a');
+INSERT INTO user_groups (user_id, group_id) VALUES ('ada', 1);
+INSERT INTO projects (id, name, owner_id, sb3_file_path)
+VALUES (7, 'Katze', 'ada', '/app/app/../uploads/projects/7_ada.sb3');
+INSERT INTO project_groups (project_id, group_id) VALUES (7, 1);
+INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path)
+VALUES (3, 'aa', 'costume', 'png', 1, 'aa', 'ada', 'costume/aa.png');
+"""
+
+
+def test_models_and_migrations_give_the_same_schema(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    upgrade(settings)
+    assert differences(engine) == []
+
+
+def test_every_revision_says_what_it_is() -> None:
+    """Expand or contract; and numbered, because "newer" is asked of revisions."""
+    for number, script in enumerate(schema._revisions(), start=1):
+        assert schema.kind(script) in ("expand", "contract")
+        assert script.revision == f"{number:04}"
+
+
+def test_up_and_down_with_data(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    """Each revision upwards and back again keeps the rows that the schema below it can hold."""
+    move(settings, "0001")
+    before = sa.inspect(engine).get_table_names()
+    run(engine, DATA)
+    for _ in range(2):
+        move(settings, "0002")
+        assert rows(engine, "SELECT id, name, version FROM projects") == [(7, "Katze", 1)]
+        run(
+            engine,
+            "INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path) "
+            "VALUES (4, 'aa', 'sound', 'png', 1, 'aa', 'ada', 'sound/aa.png');"
+            "INSERT INTO project_revisions (project_id, version, file_path, saved_by) VALUES (7, 1, 'x', 'ada')",
+        )
+        with pytest.raises(sa.exc.IntegrityError):
+            run(
+                engine,
+                "INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path) "
+                "VALUES (5, 'aa', 'sound', 'png', 1, 'aa', 'ada', 'sound/aa.png')",
+            )
+        move(settings, "0001")
+        assert sorted(sa.inspect(engine).get_table_names()) == sorted(before)
+        assert rows(engine, "SELECT id, asset_type FROM assets") == [(3, "costume")]
+        assert "version" not in {column["name"] for column in sa.inspect(engine).get_columns("projects")}
+        with pytest.raises(sa.exc.IntegrityError):
+            run(
+                engine,
+                "INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path) "
+                "VALUES (6, 'aa', 'sound', 'png', 1, 'aa', 'ada', 'x')",
+            )
+    assert rows(engine, "SELECT user_id, group_id FROM user_groups") == [("ada", 1)]
+    run(engine, "DELETE FROM project_groups; DELETE FROM projects; DELETE FROM assets")
+    move(settings, "base")
+    assert set(sa.inspect(engine).get_table_names()) <= {"alembic_version"}
+
+
+def test_former_release_works_with_the_new_schema(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    """The original's own statements, which know nothing of `version`, still succeed."""
+    upgrade(settings)
+    run(engine, DATA)
+    assert rows(engine, "SELECT version FROM projects") == [(1,)]
+
+
+def test_upgrade_says_each_revision_and_then_that_nothing_is_to_do(
+    settings: DatabaseSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = upgrade(settings)
+    assert [line for line in said if line.startswith("Now")] == ["Now at revision 0001.", "Now at revision 0002."]
+    assert any("0002 (expand)" in line for line in said)
+    assert upgrade(settings) == ["The database is at revision 0002; nothing to do (newest known: 0002)."]
+
+
+def test_check_command(
+    empty_url: str, password_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in database_environment(empty_url, password_file).items():
+        monkeypatch.setenv(key, value)
+    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (1, "current none, head 0002\n")
+    assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "none\n")
+    assert cli.main(["db", "upgrade"]) == 0
+    capsys.readouterr()
+    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (0, "current 0002, head 0002\n")
+    assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "0002\n")
+
+
+def test_newer_schema_is_accepted(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    """After a rollback of the image the schema is one this release does not know, and grew from one it does."""
+    upgrade(settings)
+    run(engine, "UPDATE alembic_version SET version_num = '0003'")
+    assert schema.check(settings) == ("0003", "0002", True)
+    assert upgrade(settings) == ["The database is at revision 0003; nothing to do (newest known: 0002)."]
+
+
+ORIGINALS = ["before", "after", "after, upgraded in place"]
+
+
+def original_schema(state: str, engine_name: str) -> str:
+    if state != "after, upgraded in place":
+        return (LEGACY / f"{state}.{engine_name}.sql").read_text()
+    before = (LEGACY / f"before.{engine_name}.sql").read_text()
+    return before + "\nALTER TABLE projects ADD COLUMN version INTEGER NOT NULL DEFAULT 1;"
+
+
+@pytest.mark.parametrize("state", ORIGINALS)
+def test_originals_database_is_recognised_and_brought_to_the_same_schema(
+    settings: DatabaseSettings, engine: sa.Engine, engine_name: str, state: str
+) -> None:
+    run(engine, original_schema(state, engine_name))
+    data = DATA.replace("owner_id, sb3_file_path)", "owner_id, sb3_file_path, version)").replace(
+        "7_ada.sb3')", "7_ada.sb3', 1)"
+    )
+    run(engine, DATA if state == "before" else data)
+    said = upgrade(settings)
+    assert any("at revision 0001" in line for line in said)
+    assert differences(engine) == []
+    assert rows(engine, "SELECT id, name, version FROM projects") == [(7, "Katze", 1)]
+    assert rows(engine, "SELECT project_id, group_id FROM project_groups") == [(7, 1)]
+    assert rows(engine, "SELECT id, md5 FROM assets") == [(3, "aa")]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("CREATE TABLE commits (id INTEGER PRIMARY KEY)", "unknown table commits"),
+        ("DROP TABLE backpack_items", "table backpack_items is missing"),
+        ("ALTER TABLE projects ADD COLUMN deleted_at TIMESTAMP", "unknown column projects.deleted_at"),
+        ("ALTER TABLE users RENAME COLUMN email TO mail", "users.email is missing"),
+    ],
+)
+def test_unknown_database_is_refused_and_left_alone(
+    settings: DatabaseSettings, engine: sa.Engine, engine_name: str, change: str, complaint: str
+) -> None:
+    run(engine, original_schema("before", engine_name))
+    run(engine, change)
+    tables = sa.inspect(engine).get_table_names()
+    with pytest.raises(SchemaRefused, match=complaint):
+        upgrade(settings)
+    with pytest.raises(SchemaRefused, match=complaint):
+        schema.check(settings)
+    assert sa.inspect(engine).get_table_names() == tables
+
+
+def test_refusal_has_its_own_status(
+    settings: DatabaseSettings,
+    engine: sa.Engine,
+    empty_url: str,
+    password_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(engine, "CREATE TABLE something (id INTEGER PRIMARY KEY)")
+    for key, value in database_environment(empty_url, password_file).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("sys.argv", ["scratch4school", "db", "upgrade"])
+    with pytest.raises(SystemExit) as left:
+        cli.entry_point()
+    assert left.value.code == 3
+    assert "unknown table something" in capsys.readouterr().err
+
+
+def test_unreachable_database_has_its_own_status(
+    password_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in database_environment("postgresql://a@127.0.0.1:1/x", password_file).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("sys.argv", ["scratch4school", "db", "check"])
+    with pytest.raises(SystemExit) as left:
+        cli.entry_point()
+    assert left.value.code == 69
+    assert "Connection refused" in capsys.readouterr().err
+
+
+def test_many_at_once_migrate_once(settings: DatabaseSettings, engine: sa.Engine, together: Callable[..., Any]) -> None:
+    """Two deployments, or ten: each ends well, and each revision is applied by one of them."""
+    said = together(5, lambda _: upgrade(settings))
+    applied = [line for lines in said for line in lines if line.startswith("Now at")]
+    assert sorted(applied) == ["Now at revision 0001.", "Now at revision 0002."]
+    assert differences(engine) == []
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+class TestPostgres:
+    def test_busy_table_is_waited_for_without_queueing_others(
+        self, settings: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """While a long query holds a table, the migration steps back, so that others get at the table."""
+        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "200ms")
+        monkeypatch.setattr(schema, "_PAUSES", (0.5, 1.0, 2.0))
+        move(settings, "0001")
+        said: list[str] = []
+        with engine.connect() as long_query:
+            long_query.exec_driver_sql("SELECT count(*) FROM projects")
+            thread = threading.Thread(target=schema.upgrade, args=(settings, said.append))
+            thread.start()
+            time.sleep(0.5)
+            with engine.begin() as pupil:
+                pupil.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
+                pupil.exec_driver_sql("UPDATE projects SET name = name")
+        thread.join()
+        assert any("in use (lock_timeout); trying again" in line for line in said)
+        assert said[-1] == "Now at revision 0002."
+
+    def test_table_that_stays_busy_ends_in_a_sentence(
+        self, settings: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "50ms")
+        monkeypatch.setattr(schema, "_PAUSES", (0.05, 0.05))
+        move(settings, "0001")
+        with engine.connect() as long_query:
+            long_query.exec_driver_sql("SELECT count(*) FROM projects")
+            with pytest.raises(LockNotObtained, match="stayed in use"):
+                upgrade(settings)
+        assert schema.check(settings)[0] == "0001"
+
+    def test_other_migration_is_waited_for(self, settings: DatabaseSettings, engine: sa.Engine) -> None:
+        with engine.connect() as other:
+            other.execute(sa.select(sa.func.pg_advisory_lock(schema._ADVISORY_LOCK)))
+            with pytest.raises(LockNotObtained, match="Another migration"):
+                schema.upgrade(settings, say=lambda line: None, pause=lambda seconds: None)
+
+    def test_role_owns_what_is_made(
+        self, postgres: PostgresServer, empty_url: str, engine: sa.Engine, password_file: Path
+    ) -> None:
+        """The migrator acts as the owner, without inheriting from it, so that the tables are the owner's."""
+        name = empty_url.rsplit("/", 1)[1]
+        postgres.execute(
+            f"DROP ROLE IF EXISTS migrator; DROP ROLE IF EXISTS owner_{name}; CREATE ROLE owner_{name} NOLOGIN; "
+            f"CREATE ROLE migrator LOGIN NOINHERIT PASSWORD '{PASSWORD}' IN ROLE owner_{name}; "
+            f"ALTER DATABASE {name} OWNER TO owner_{name}"
+        )
+        postgres.execute(f"ALTER SCHEMA public OWNER TO owner_{name}", database=name)
+        environment = database_environment(empty_url.replace("postgres@", "migrator@"), password_file)
+        upgrade(config.load_database({**environment, "SCRATCH4SCHOOL_DATABASE_ROLE": f"owner_{name}"}))
+        owners = rows(engine, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+        assert owners == [(f"owner_{name}",)]
+
+    @pytest.mark.parametrize("snapshot", ["before-postgres", "after-postgres"])
+    def test_real_installation(
+        self, settings: DatabaseSettings, engine: sa.Engine, postgres_binaries: Path, snapshot: str
+    ) -> None:
+        """A dump of an installation in use, restored as an operator would, then upgraded."""
+        url = settings.url
+        psql: list[str | Path] = [postgres_binaries / "psql", "-qX", "-v", "ON_ERROR_STOP=1"]
+        psql += ["-h", str(url.host), "-p", str(url.port), "-U", str(url.username), "-d", str(url.database)]
+        dump = gzip.decompress((LEGACY / f"{snapshot}.sql.gz").read_bytes())
+        subprocess.run(psql, input=dump, env={"PGPASSWORD": PASSWORD}, check=True, capture_output=True)
+        _prove_snapshot(settings, engine)
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_real_sqlite_installation(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    Path(str(settings.url.database)).write_bytes(gzip.decompress((LEGACY / "before-sqlite.db.gz").read_bytes()))
+    _prove_snapshot(settings, engine)
+
+
+def _prove_snapshot(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    tables = ["users", "groups", "user_groups", "oauth_sessions", "projects", "project_groups", "assets"]
+    before = [rows(engine, f"SELECT count(*) FROM {table}") for table in tables]
+    upgrade(settings)
+    assert [rows(engine, f"SELECT count(*) FROM {table}") for table in tables] == before
+    assert rows(engine, "SELECT DISTINCT version FROM projects") == [(1,)]
+    assert differences(engine) == []
