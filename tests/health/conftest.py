@@ -76,9 +76,9 @@ def host(settings: dict[str, Any]) -> Any:
     """The host, reached as Ansible reaches it, as root."""
     if settings["connection"] == "local":
         return testinfra.get_host("local://", sudo=os.geteuid() != 0)
-    user = settings.get("user", "root")
+    user = settings.get("user")
     return testinfra.get_host(
-        f"ssh://{user}@{settings['address']}:{settings['port']}",
+        f"ssh://{user + '@' if user else ''}{settings['address']}:{settings['port']}",
         ssh_identity_file=settings.get("key"),
         # One connection for all questions; testinfra keeps it open only where it is told the path of its socket.
         ssh_extra_args=f"{settings.get('ssh_arguments', '')} -o ControlPath=/tmp/scratch4school-health-%C",

@@ -12,9 +12,15 @@ def test_published_port_listens(host: Any, settings: Any, setting: str) -> None:
     assert host.socket(f"tcp://0.0.0.0:{settings[setting]}").is_listening
 
 
-@pytest.mark.parametrize("port", [5432, 6432, 8000, 2375, 2376])
-def test_inner_port_is_closed(settings: Any, port: int) -> None:
-    """Database, pooler, application and the engine's own interface cannot be reached from outside the host."""
+def test_engine_listens_on_no_port(host: Any) -> None:
+    """The engine's own interface, with which one is root, is its unix socket and nothing else."""
+    sockets = host.check_output("ss --listening --tcp --numeric --processes --no-header")
+    assert "dockerd" not in sockets
+
+
+@pytest.mark.parametrize("port", [5432, 6432])
+def test_inner_port_is_not_answered_by_ours(settings: Any, port: int) -> None:
+    """PostgreSQL and PgBouncer cannot be reached by the host's address."""
     with socket.socket() as probe:
         probe.settimeout(2)
         assert probe.connect_ex((settings["address"], port)) != 0

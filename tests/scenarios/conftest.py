@@ -73,7 +73,7 @@ def on_host(command: str, host: str = HOST) -> str:
 def serving(host: str = HOST) -> dict[str, str]:
     """Every container of ours on the host: its name and when it was started."""
     lines = on_host(
-        "sudo docker ps --quiet --filter label=scratch4school | xargs sudo docker inspect "
+        "sudo docker ps --quiet --filter label=scratch4school | xargs --no-run-if-empty sudo docker inspect "
         "--format '{{.Name}} {{.State.StartedAt}}'",
         host,
     ).splitlines()
