@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,19 +47,36 @@ class Run:
         return {word: int(number) for word, number in (pair.split("=") for pair in line.split())}
 
 
-def play(playbook: str, *arguments: str, folder: Path = ROOT, inventory: Path = ROOT / "inventories" / "lab") -> Run:
-    """Run one of the verbs against the lab, as a sysadmin would type it."""
+def start(
+    playbook: str, *arguments: str, folder: Path = ROOT, inventory: Path = ROOT / "inventories" / "lab"
+) -> subprocess.Popen[str]:
+    """Start one of the verbs against the lab, as a sysadmin would type it, in a process group of its own."""
     path = playbook if folder == ROOT / "deploy" else f"deploy/{playbook}"
-    ended = subprocess.run(
+    return subprocess.Popen(
         [str(TOOLS / "ansible-playbook"), "--inventory", str(inventory), path, *arguments],
         cwd=folder,
         env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        check=False,
+        start_new_session=True,
     )
-    return Run(ended.returncode, ended.stdout + ended.stderr)
+
+
+def play(playbook: str, *arguments: str, **place: Path) -> Run:
+    """Run one of the verbs to its end."""
+    process = start(playbook, *arguments, **place)
+    output, _ = process.communicate()
+    return Run(process.returncode, output)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    """Ask once a second until the condition holds; fail when it does not within so many seconds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"still not so after {seconds} seconds"
+        time.sleep(1)
 
 
 def on_host(command: str, host: str = HOST) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 
 import pytest
-from conftest import HOST, ROOT, on_host, play, serving, status
+from conftest import HOST, ROOT, on_host, play, serving, start, status, wait_for
 
 VERIFIED = "Results: 6 passed, 0 failed"
 
@@ -63,6 +66,23 @@ def test_restart_moves_to_the_other_slot(deployed: str) -> None:
     assert ledger()[-1]["outcome"] == "activated"
 
 
+def test_interrupted_swap_is_mended_by_the_next_run(deployed: str) -> None:
+    """A control node that dies between the proxy's switch and the old slot's stop leaves nothing that stays stuck."""
+    entries = len(ledger())
+    dying = start("restart.yml", "--extra-vars", "release_drain_seconds=300")
+    try:
+        wait_for(lambda: len(ledger()) > entries, seconds=120)
+    finally:
+        os.killpg(dying.pid, signal.SIGKILL)
+        dying.wait()
+    assert {"scratch4school-app-blue", "scratch4school-app-green"} <= set(serving())
+    run = play("deploy.yml")
+    assert run.status == 0, run.output[-4000:]
+    assert "An earlier run was interrupted" in run.output
+    assert len([name for name in serving() if "-app-" in name]) == 1
+    assert status() == 200
+
+
 def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str) -> None:
     """The deploy fails, says why, and the pupils notice nothing."""
     before = serving()
@@ -95,3 +115,10 @@ def test_unit_is_the_handle_on_the_whole(deployed: str) -> None:
     run = play("verify.yml")
     assert run.status == 0, run.output[-4000:]
     assert run.recap(HOST)["changed"] == 0
+
+
+def test_reboot_brings_everything_back(deployed: str) -> None:
+    """After the host's restart the school is up without anybody's doing."""
+    subprocess.run(["docker", "restart", HOST], check=True, capture_output=True)
+    wait_for(lambda: status() == 200, seconds=120)
+    assert len(serving()) == 4

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from helpers import BufferedClient, Device, FakeProvider, project_file
+from helpers import COMMAND, SOURCE_ON_PATH, BufferedClient, Device, FakeProvider, project_file
 from scratch4school import config, schema
 from scratch4school.app import create_app
 from scratch4school.claims import identity
@@ -278,8 +277,8 @@ def start_server(environment: dict[str, str], tmp_path: Path) -> Iterator[Callab
         log = tmp_path / f"server-{port}.log"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [Path(sys.executable).with_name("scratch4school"), "serve"],
-                env={**os.environ, **environment, **bind, **own},
+                [*COMMAND, "serve"],
+                env={**os.environ, **SOURCE_ON_PATH, **environment, **bind, **own},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -3,16 +3,22 @@
 import io
 import json
 import secrets
+import sys
 import threading
 import time
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 from flask.testing import FlaskClient
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
+
+# The command line as a process of its own, from the source beside us: nothing has to be installed or built first.
+COMMAND = [sys.executable, "-m", "scratch4school"]
+SOURCE_ON_PATH = {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
 

@@ -1,11 +1,11 @@
 """Settings: everything wrong is said at once, in sentences, before anything starts; and secrets do not show."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from helpers import COMMAND, SOURCE_ON_PATH
 from scratch4school import config
 from scratch4school.config import ConfigurationError
 
@@ -133,8 +133,8 @@ def test_password_in_the_url_is_refused_without_repeating_it(complete: dict[str,
 
 @pytest.mark.parametrize("arguments", [["serve"], ["verify"], ["db", "check"], ["db", "upgrade"]])
 def test_commands_refuse_with_status_78_and_no_traceback(arguments: list[str]) -> None:
-    command = [Path(sys.executable).with_name("scratch4school"), *arguments]
-    done = subprocess.run(command, env={}, capture_output=True, text=True, check=False)
+    command = [*COMMAND, *arguments]
+    done = subprocess.run(command, env=SOURCE_ON_PATH, capture_output=True, text=True, check=False)
     assert done.returncode == 78
     assert "SCRATCH4SCHOOL_DATABASE_URL is missing." in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

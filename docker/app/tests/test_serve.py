@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from test_concurrency import Web
 
-from helpers import project_file
+from helpers import SOURCE_ON_PATH, project_file
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
@@ -66,7 +66,7 @@ def test_container_can_be_asked_how_it_is(
 
     def ask(path: str) -> int:
         command = [sys.executable, "-m", "scratch4school.probe", path]
-        return subprocess.run(command, env={"SCRATCH4SCHOOL_BIND": bind}, check=False).returncode
+        return subprocess.run(command, env={**SOURCE_ON_PATH, "SCRATCH4SCHOOL_BIND": bind}, check=False).returncode
 
     assert ask("/healthz") == 1
     assert "does not answer" in capfd.readouterr().err

@@ -5,7 +5,6 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from helpers import Device, project_file
+from helpers import COMMAND, SOURCE_ON_PATH, Device, project_file
 from scratch4school import projects, verification
 from scratch4school.clock import utcnow
 from scratch4school.config import Settings, load
@@ -34,8 +33,8 @@ from scratch4school.verification.stage import Client, Stage
 
 def command(environment: dict[str, str], url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [Path(sys.executable).with_name("scratch4school"), "verify"],
-        env={**os.environ, **environment, "SCRATCH4SCHOOL_VERIFY_URL": url},
+        [*COMMAND, "verify"],
+        env={**os.environ, **SOURCE_ON_PATH, **environment, "SCRATCH4SCHOOL_VERIFY_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
