@@ -65,3 +65,12 @@ def test_inventory_without_hosts_is_refused(tmp_path: Path, playbook: str) -> No
     run = play(playbook, inventory=empty)
     assert run.status != 0
     assert "names no host in the group scratch4school" in run.sentence
+
+
+def test_registry_out_of_reach_is_refused_where_it_is_asked_for(deployed: str) -> None:
+    """Who insists on a registry is told that it does not answer, and how to do without; the lab has none within reach."""
+    run = play("provision.yml", "--extra-vars", "images_base_source=registry")
+    assert run.status != 0
+    assert "cannot be pulled" in run.sentence
+    assert "Set images_base_source to bootstrap" in run.sentence
+    assert run.recap()["changed"] == 0
