@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -48,12 +49,16 @@ class Run:
 
 
 def start(
-    playbook: str, *arguments: str, folder: Path = ROOT, inventory: Path = ROOT / "inventories" / "lab"
+    playbook: str,
+    *arguments: str,
+    folder: Path = ROOT,
+    inventory: Path = ROOT / "inventories" / "lab",
+    limit: str = f"{HOST},localhost",
 ) -> subprocess.Popen[str]:
     """Start one of the verbs against the lab, as a sysadmin would type it, in a process group of its own."""
     path = playbook if folder == ROOT / "deploy" else f"deploy/{playbook}"
     return subprocess.Popen(
-        [str(TOOLS / "ansible-playbook"), "--inventory", str(inventory), path, *arguments],
+        [str(TOOLS / "ansible-playbook"), "--inventory", str(inventory), "--limit", limit, path, *arguments],
         cwd=folder,
         env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL,
@@ -64,7 +69,7 @@ def start(
     )
 
 
-def play(playbook: str, *arguments: str, **place: Path) -> Run:
+def play(playbook: str, *arguments: str, **place: Any) -> Run:
     """Run one of the verbs to its end."""
     process = start(playbook, *arguments, **place)
     output, _ = process.communicate()

@@ -23,7 +23,7 @@ def bookworm(deployed: str) -> str:
         check=False,
     )
     assert up.returncode == 0, up.stdout + up.stderr
-    run = play("deploy.yml", "--limit", f"{BOOKWORM},localhost")
+    run = play("deploy.yml", limit=f"{BOOKWORM},localhost")
     assert run.status == 0, run.output[-4000:]
     assert "Results: 6 passed, 0 failed" in run.output
     return BOOKWORM_URL
@@ -37,7 +37,7 @@ def test_host_is_what_we_think(bookworm: str) -> None:
 
 def test_deploy_again_changes_nothing(bookworm: str) -> None:
     """Idempotence does not depend on the engine's version."""
-    run = play("deploy.yml", "--limit", f"{BOOKWORM},localhost")
+    run = play("deploy.yml", limit=f"{BOOKWORM},localhost")
     assert run.status == 0, run.output[-4000:]
     assert run.recap(BOOKWORM)["changed"] == 0
 
