@@ -74,7 +74,7 @@ def test_interrupted_swap_is_mended_by_the_next_run(deployed: str) -> None:
         wait_for(lambda: len(ledger()) > entries, seconds=120)
     finally:
         os.killpg(dying.pid, signal.SIGKILL)
-        dying.wait()
+        dying.communicate()
     assert {"scratch4school-app-blue", "scratch4school-app-green"} <= set(serving())
     run = play("deploy.yml")
     assert run.status == 0, run.output[-4000:]

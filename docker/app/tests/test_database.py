@@ -57,6 +57,21 @@ def test_contention_is_retried_and_written_once(database: Database, code: str) -
     assert (len(tries), count(database, users)) == (4, 1)
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+@pytest.mark.parametrize("code", ["57014", "25006", "53100"])
+def test_database_that_cannot_now_is_unavailable(database: Database, code: str) -> None:
+    """A time limit, a read-only server, a full disk: a clear 503 and not the 500 of a fault of ours; tried once."""
+    tries = []
+
+    def work(_connection: sa.Connection) -> None:
+        tries.append(1)
+        raise contention(False, code)
+
+    with pytest.raises(DatabaseUnavailable):
+        database.write(work)
+    assert len(tries) == 1
+
+
 def test_endless_contention_is_given_up_in_bounded_time(database: Database) -> None:
     tries = []
 

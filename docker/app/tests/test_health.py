@@ -65,6 +65,16 @@ def test_unwritable_uploads_are_503_for_a_save(pupil: Device, services: Services
     assert str(services.store.root) not in answer.text
 
 
+def test_invented_methods_share_one_series(app: Any) -> None:
+    """What a client makes up cannot grow the counters, whose files lie in memory."""
+    client = app.test_client()
+    for number in range(5):
+        client.open("/healthz", method=f"INVENTED{number}")
+    text = client.get("/metrics").text
+    assert "INVENTED" not in text
+    assert 'method="other"' in text
+
+
 def test_metrics_are_for_those_inside(app: Any, pupil: Device, project_id: int) -> None:
     assert pupil.save(project_id, project_file(1), version=4711).status_code == 409
     client = app.test_client()

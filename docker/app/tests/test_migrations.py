@@ -243,6 +243,16 @@ def test_unreachable_database_has_its_own_status(
     assert "Connection refused" in capsys.readouterr().err
 
 
+def test_foreign_stamp_is_refused(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    """Another program's migrations ran here; that is no pending migration of ours."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        connection.exec_driver_sql("INSERT INTO alembic_version VALUES ('ab12cd34')")
+    for ask in (schema.check, lambda found: upgrade(found)):
+        with pytest.raises(schema.SchemaRefused, match="ab12cd34"):
+            ask(settings)
+
+
 def test_many_at_once_migrate_once(settings: DatabaseSettings, engine: sa.Engine, together: Callable[..., Any]) -> None:
     """Two deployments, or ten: each ends well, and each revision is applied by one of them."""
     said = together(5, lambda _: upgrade(settings))

@@ -307,6 +307,12 @@ def test_unknown_ids_are_404(pupil: Device, unknown: str) -> None:
         assert answer.json["error"]
 
 
+def test_brackets_without_end_are_400(pupil: Device, project_id: int) -> None:
+    body = '{"title": ' + "[" * 200_000 + "]" * 200_000 + "}"
+    answer = pupil.request("PUT", f"/api/projects/{project_id}", data=body, content_type="application/json")
+    assert answer.status_code == 400
+
+
 def test_wrong_methods_are_405(pupil: Device, project_id: int) -> None:
     for method, path in (("PUT", "/api/projects"), ("POST", f"/api/projects/{project_id}/thumbnail")):
         answer = pupil.request(method, path)

@@ -40,9 +40,12 @@ class Identity:
 
 def identity(claims: Mapping[str, Any], role_admin: str, role_teacher: str) -> Identity:
     """The identity in `claims`; ClaimsError when they hold no usable user id."""
-    user_id = _first(claims, ("uuid", "id", "sub"))
-    if user_id is None:
+    named = next((claims[key] for key in ("uuid", "id", "sub") if text(claims.get(key)) is not None), None)
+    if named is None:
         raise ClaimsError("The identity provider sent no user id.")
+    user_id = identifier(named)
+    if user_id is None:
+        raise ClaimsError("The identity provider sent a user id with characters that cannot be shown.")
     # A shortened id could be another person's.
     if len(user_id) > _ID_LENGTH:
         raise ClaimsError("The identity provider sent a user id that is too long.")
@@ -92,6 +95,12 @@ def text(value: Any) -> str | None:
     return printable.strip() or None
 
 
+def identifier(value: Any) -> str | None:
+    """`value` as an id, only if it is one as it stands: a cleaned id could be another person's or another group's."""
+    found = text(value)
+    return found if found is not None and found == str(value) else None
+
+
 def _group_values(claim: Any) -> Iterable[Any]:
     if isinstance(claim, Mapping):
         # IServ's keys are row numbers. An object that is itself one group is taken as that group.
@@ -103,9 +112,10 @@ def _group_values(claim: Any) -> Iterable[Any]:
 
 def _group(value: Any) -> GroupClaim | None:
     if isinstance(value, Mapping):
-        external_id, name = _first(value, _ACT_KEYS), _first(value, _NAME_KEYS)
+        named = next((value[key] for key in _ACT_KEYS if text(value.get(key)) is not None), None)
+        external_id, name = identifier(named), _first(value, _NAME_KEYS)
     else:
-        external_id, name = text(value), None
+        external_id, name = identifier(value), None
     if external_id is None or len(external_id) > _EXTERNAL_ID_LENGTH:
         return None
     return GroupClaim(external_id, name[:_NAME_LENGTH] if name is not None else None)

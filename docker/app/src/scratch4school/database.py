@@ -114,6 +114,9 @@ class Database:
             except DBAPIError as error:
                 reason = retry_reason(error)
                 if reason is None:
+                    if _is_out_of_service(error):
+                        metrics.UNAVAILABLE.inc()
+                        raise DatabaseUnavailable("the database cannot do this now") from error
                     raise
                 limit = _RECONNECT_SECONDS if reason == "disconnect" else _CONTENTION_SECONDS
                 exhausted = time.monotonic() - started > limit
@@ -161,6 +164,12 @@ def retry_reason(error: DBAPIError) -> str | None:
     if isinstance(error.orig, sqlite3.OperationalError) and "locked" in str(error.orig):
         return "sqlite_busy"
     return None
+
+
+def _is_out_of_service(error: DBAPIError) -> bool:
+    """The server is up and cannot do this now: cancelled after its time limit, read-only, or out of disk or memory."""
+    code = getattr(error.orig, "pgcode", None) or ""
+    return code in ("57014", "25006") or code.startswith("53")
 
 
 def _is_disconnect(error: DBAPIError) -> bool:

@@ -207,7 +207,11 @@ def _title() -> str | None:
 def _title_of_json() -> str | None:
     if not request.is_json:
         raise ApiError(400, "The request has neither a project_file nor a JSON body.")
-    body = request.get_json(silent=True)
+    try:
+        body = request.get_json(silent=True)
+    except RecursionError:
+        # Brackets in brackets without end; the parser gives up, and so do we.
+        body = None
     if not isinstance(body, dict) or not body:
         raise ApiError(400, "The JSON body must be an object with at least one field.")
     title = body.get("title")

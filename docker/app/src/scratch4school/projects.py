@@ -253,6 +253,8 @@ def _keep_unrecorded(database: Database, connection: Connection, project_id: int
                 project_revisions.c.file_path == projects.c.sb3_file_path,
             )
         )
+        # A project that is being deleted at this moment then drops out, where its foreign key would be an error.
+        .with_for_update(of=projects)
     )
     connection.execute(
         database.insert(project_revisions)

@@ -110,12 +110,21 @@ def recognise(connection: Connection) -> str | None:
     return BASELINE
 
 
+def _refuse_foreign(revision: str | None) -> None:
+    if revision is not None and not revision.isdigit():
+        raise SchemaRefused(
+            f"The database is stamped with the revision {revision[:40]!r}, which is none of this application's; "
+            "another program's migrations ran on it."
+        )
+
+
 def check(settings: DatabaseSettings) -> tuple[str | None, str, bool]:
     """The current revision, the newest, and whether nothing is pending; takes no lock. SchemaRefused if unknown."""
     with _engine(settings) as engine, engine.connect() as connection:
         current = stamped_revision(connection)
         if current is None:
             recognise(connection)
+        _refuse_foreign(current)
         return current, head(), is_acceptable(current)
 
 
@@ -147,6 +156,7 @@ def _step(engine: Engine, settings: DatabaseSettings, say: Callable[[str], None]
             say(f"The database carries no stamp; by its columns and constraints it is at revision {recognised}.")
             command.stamp(_alembic(connection), recognised)
             current = recognised
+        _refuse_foreign(current)
         if is_acceptable(current):
             return None
         pending = next(script for script in _revisions() if current is None or script.revision > current)

@@ -30,7 +30,7 @@ def send_stored(
         relative = path.relative_to(available.store.root)
         response.headers["X-Accel-Redirect"] = available.settings.accel_redirect + quote(str(relative))
     else:
-        response = send_file(path, mimetype=mimetype, etag=False)
+        response = send_file(path, mimetype=mimetype, etag=False, conditional=False)
         response.headers.pop("Content-Disposition", None)
     if download_name is not None:
         response.headers["Content-Disposition"] = _attachment(download_name)

@@ -162,6 +162,7 @@ def pooling(stage: Stage) -> str:
     _require(rows == CLIENTS, f"{rows} projects were saved by {CLIENTS} clients")
     if watcher.limit is not None:
         _require(watcher.samples > 0, "the pooler's console gave no figures")
+        _require(watcher.most > 0, "not one request went through the pooler")
         _require(watcher.most <= watcher.limit, f"{watcher.most} server connections, the pool allows {watcher.limit}")
     return watcher.remark()
 
