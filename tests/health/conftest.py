@@ -86,6 +86,18 @@ def host(settings: dict[str, Any]) -> Any:
     )
 
 
+def ask_container(host: Any, command: str, *arguments: str) -> Any:
+    """Run a `docker exec` that asks something; asked again, twice at most, where the engine did not even start it.
+
+    runc sometimes loses the race with its own child ("read init-p: connection reset by peer"); no answer was given then.
+    """
+    for _ in range(3):
+        answer = host.run(command, *arguments)
+        if "read init-p: connection reset by peer" not in answer.stdout + answer.stderr:
+            break
+    return answer
+
+
 @pytest.fixture(scope="session")
 def containers(host: Any) -> dict[str, dict[str, Any]]:
     """Every container of ours as the engine describes it, by its `scratch4school.component` label."""
@@ -100,7 +112,8 @@ def sql(host: Any) -> Any:
     """A function that runs one SQL script as the server's administrator and returns psql's result object."""
 
     def run(script: str) -> Any:
-        return host.run(
+        return ask_container(
+            host,
             "docker exec scratch4school-postgres psql --no-psqlrc --quiet --tuples-only --no-align "
             "--set ON_ERROR_STOP=1 --username postgres --dbname scratch4school --command %s",
             script,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ask_container
 
 LOGINS = ["scratch4school_app", "scratch4school_migrator", "scratch4school_backup", "scratch4school_monitor"]
 
@@ -81,7 +82,7 @@ def test_pages_have_checksums(sql: Any) -> None:
 
 def test_schema_is_at_its_head(host: Any) -> None:
     """The schema is what the running release needs."""
-    answer = host.run(
-        "docker exec $(docker ps --quiet --filter label=scratch4school.component=app) scratch4school db check"
+    answer = ask_container(
+        host, "docker exec $(docker ps --quiet --filter label=scratch4school.component=app) scratch4school db check"
     )
     assert answer.rc == 0, answer.stdout + answer.stderr

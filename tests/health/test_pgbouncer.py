@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from conftest import ask_container
+
 # The password comes over standard input, since an argument or an environment could be listed by others.
 LOG_IN = (
     "docker exec -i scratch4school-pgbouncer sh -c 'read -r PGPASSWORD; export PGPASSWORD; exec psql --no-psqlrc "
@@ -10,7 +12,7 @@ LOG_IN = (
 
 
 def _ask(host: Any, user: str, database: str, question: str, secret: str) -> Any:
-    return host.run(LOG_IN, user, database, question, f"/etc/scratch4school/app/{secret}")
+    return ask_container(host, LOG_IN, user, database, question, f"/etc/scratch4school/app/{secret}")
 
 
 def test_application_logs_in_through_the_pooler(host: Any) -> None:
