@@ -89,7 +89,7 @@ def host(settings: dict[str, Any]) -> Any:
 def ask_container(host: Any, command: str, *arguments: str) -> Any:
     """Run a `docker exec` that asks something; asked again, twice at most, where the engine did not even start it.
 
-    runc sometimes loses the race with its own child ("read init-p: connection reset by peer"); no answer was given then.
+    runc sometimes loses the race with its own child ("read init-p: connection reset by peer"): nothing was asked.
     """
     for _ in range(3):
         answer = host.run(command, *arguments)
