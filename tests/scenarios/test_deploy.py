@@ -52,6 +52,17 @@ def test_check_mode_reports_no_change(deployed: str) -> None:
     assert run.recap()["changed"] == 0
 
 
+def test_forgotten_reload_is_made_up_for(deployed: str) -> None:
+    """A run that died between writing a file and the reload: the next one reloads nginx, and does not restart it."""
+    before = serving()
+    on_host("sudo docker exec scratch4school-proxy rm /tmp/loaded")
+    run = play("provision.yml")
+    assert run.status == 0, run.output[-4000:]
+    assert run.recap()["changed"] == 1
+    assert serving() == before
+    assert play("provision.yml").recap()["changed"] == 0
+
+
 def test_restart_moves_to_the_other_slot(deployed: str) -> None:
     """The current release is started afresh in the free slot; database, pooler and proxy are not touched."""
     before = serving()

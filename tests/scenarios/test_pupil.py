@@ -89,6 +89,29 @@ def test_thumbnail_is_shown_without_a_session(saved: tuple[requests.Session, str
     assert answer.headers["Content-Type"] == "image/png"
 
 
+def test_download_names_the_version(saved: tuple[requests.Session, str, dict]) -> None:
+    """nginx sends the file and would name it by its time; a client that answers with If-Match needs the version."""
+    pupil, address, _ = saved
+    assert pupil.get(f"{address}/download", timeout=30).headers["ETag"] == '"1"'
+
+
+def test_picture_of_a_pupil_is_no_page_of_ours(login: Login, deployed: str) -> None:
+    """An SVG that somebody opens by its address runs no script; nginx itself sees to that."""
+    picture = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+    answer = login("pupil01").post(
+        f"{deployed}/backend/api/assets/",
+        files={"asset": ("a.svg", picture)},
+        data={"type": "costume", "format": "svg"},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    shown = requests.get(f"{deployed}/backend/api/assets/{answer.json()['assetId']}.svg", verify=CA, timeout=10)
+    assert shown.content == picture
+    assert "sandbox" in shown.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in shown.headers["Content-Security-Policy"]
+    assert shown.headers["X-Content-Type-Options"] == "nosniff"
+
+
 def test_another_pupil_cannot_read_it(saved: tuple[requests.Session, str, dict], login: Login) -> None:
     """A project that is not shared is its owner's alone."""
     _, address, _ = saved

@@ -196,3 +196,30 @@ def test_both_folders_have_the_same_ansible_settings() -> None:
     link = DEPLOY / "ansible.cfg"
     assert link.is_symlink()
     assert link.resolve() == ROOT / "ansible.cfg"
+
+
+def test_every_container_is_hardened_alike() -> None:
+    """A container that stays and one that ends are made by two tasks; what keeps an intruder in is the same in both."""
+
+    def made_by(path: str) -> dict[str, Any]:
+        tasks = yaml.safe_load((ROOT / "roles" / "container" / "tasks" / path).read_text())
+        found = [
+            task["community.docker.docker_container"] for task in tasks if "community.docker.docker_container" in task
+        ]
+        assert len(found) == 1
+        return found[0]
+
+    stays, ends = made_by("main.yml"), made_by("once.yml")
+    alike = (
+        "user",
+        "read_only",
+        "cap_drop",
+        "security_opts",
+        "memory",
+        "memory_swap",
+        "mounts",
+        "tmpfs",
+        "networks",
+        "pull",
+    )
+    assert {name: ends[name] for name in alike} == {name: stays[name] for name in alike}
