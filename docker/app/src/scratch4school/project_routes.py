@@ -26,6 +26,7 @@ from .projects import Content
 from .sending import send_stored
 from .services import services
 from .sessions import check, current, require_session, session_id_of
+from .texts import is_storable
 from .uploads import file_part, is_png, require_project
 
 blueprint = Blueprint("projects", __name__, url_prefix="/api/projects")
@@ -248,7 +249,6 @@ def _checked_title(title: str | None) -> str | None:
         raise ApiError(
             400, f"The title is longer than {projects.TITLE_LENGTH} characters; please choose a shorter one."
         )
-    # A NUL or half a surrogate pair cannot be stored, and no keyboard types one.
-    if "\0" in title or any("\ud800" <= character <= "\udfff" for character in title):
+    if not is_storable(title):
         raise ApiError(400, "The title contains a character that cannot be stored.")
     return title
