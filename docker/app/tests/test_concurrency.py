@@ -31,10 +31,10 @@ class Web:
     """Requests of one session to a running server."""
 
     def __init__(self, url: str, session_id: str) -> None:
-        self._url, self._session_id = url, session_id
+        self._url, self.session_id = url, session_id
 
     def ask(self, method: str, path: str, files: dict[str, bytes] | None = None, **form: str) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {self._session_id}"}
+        headers = {"Authorization": f"Bearer {self.session_id}"}
         body = None
         if files is not None:
             parts = [f'name="{key}"\r\n\r\n{value}'.encode() for key, value in form.items()]
