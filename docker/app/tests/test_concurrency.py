@@ -31,7 +31,7 @@ class Web:
     """Requests of one session to a running server."""
 
     def __init__(self, url: str, session_id: str) -> None:
-        self._url, self._session_id = url, session_id
+        self._url, self.session_id = url, session_id
 
     def ask(
         self,
@@ -41,7 +41,7 @@ class Web:
         json_body: Any = None,
         **form: str,
     ) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {self._session_id}"}
+        headers = {"Authorization": f"Bearer {self.session_id}"}
         body = None
         if json_body is not None:
             body = json.dumps(json_body).encode()

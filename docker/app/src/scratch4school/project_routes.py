@@ -39,7 +39,7 @@ def can_save() -> dict[str, Any]:
     session = None
     if session_id is not None:
         try:
-            session = check(available.database, available.provider, session_id)
+            session = check(available.database, available.renewals, session_id)
         except ApiError as refusal:
             if refusal.status != 401:
                 raise
