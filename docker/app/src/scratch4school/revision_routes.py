@@ -9,7 +9,7 @@ from . import revisions
 from .clock import isoformat
 from .errors import ApiError
 from .files import download_name
-from .project_answers import ID, answer, base_version, look, saved_json, translated
+from .project_answers import ID, answer, base_version, find, saved_json, translated
 from .sending import send_stored
 from .services import services
 from .sessions import current, require_session
@@ -23,7 +23,7 @@ _VERSION = "<row_id:version>"
 @require_session
 def index(project_id: int) -> Response:
     """The kept versions of a project, the newest first."""
-    project = _look(project_id)
+    project = _find(project_id)
     versions = services().database.read(lambda connection: revisions.kept(connection, project_id))
     # A restored version names the file of the one it restored; the later of the two is what the project holds now.
     current_version = next((row.version for row in versions if row.file_path == project.sb3_file_path), None)
@@ -41,7 +41,7 @@ def index(project_id: int) -> Response:
 @require_session
 def download(project_id: int, version: int) -> Response:
     """The project file as it was in a kept version."""
-    project = _look(project_id)
+    project = _find(project_id)
     versions = services().database.read(lambda connection: revisions.kept(connection, project_id))
     wanted = next((row for row in versions if row.version == version), None)
     if wanted is None:
@@ -57,7 +57,7 @@ def download(project_id: int, version: int) -> Response:
 @require_session
 def restore(project_id: int, version: int) -> Response:
     """Put a kept version back, as a new version; answers as a save does, also with 409 when its base is stale."""
-    _look(project_id)
+    _find(project_id)
     available, user_id, base = services(), current().user_id, base_version()
 
     def work() -> Row[Any]:
@@ -78,9 +78,9 @@ def restore(project_id: int, version: int) -> Response:
     return answer(saved_json(row), row)
 
 
-def _look(project_id: int) -> Row[Any]:
+def _find(project_id: int) -> Row[Any]:
     session = current()
-    project = look(project_id, session)
+    project = find(project_id)
     if project.owner_id != session.user_id and not session.is_staff:
         raise ApiError(403, "Only the owner of a project, teachers and admins see its former versions.")
     return project

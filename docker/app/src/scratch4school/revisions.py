@@ -86,7 +86,7 @@ def restore(
     def work(connection: Connection) -> Row[Any]:
         now = utcnow()
         connection.execute(sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update())
-        current = projects.look(connection, project_id, restored_by)
+        current = projects.look(connection, project_id)
         if base is not None and current.version != base:
             metrics.CONFLICTS.inc()
             raise projects.Conflict(current, base)
