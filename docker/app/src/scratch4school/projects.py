@@ -370,5 +370,11 @@ def add_revision(
         "created_at": now,
     }
     connection.execute(_INSERT_REVISION, values)
+    # Most projects never have that many, and are spared the statement.
     if row.version > keep_revisions + 1:
-        connection.execute(_PRUNE, {"pruned_id": row.id, "kept": keep_revisions})
+        forget_revisions(connection, row.id, keep_revisions)
+
+
+def forget_revisions(connection: Connection, project_id: int, keep_revisions: int) -> int:
+    """Forget the contents beyond the kept number of a project whose row is locked; returns how many they were."""
+    return connection.execute(_PRUNE, {"pruned_id": project_id, "kept": keep_revisions}).rowcount
