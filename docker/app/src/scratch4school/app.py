@@ -7,7 +7,20 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.routing import IntegerConverter
 
-from . import asset_routes, auth, config, errors, health, logs, metrics, project_routes, users
+from . import (
+    asset_routes,
+    auth,
+    backpack_routes,
+    config,
+    errors,
+    health,
+    logs,
+    metrics,
+    project_routes,
+    sharing_routes,
+    teacher_routes,
+    users,
+)
 from .clock import isoformat, utcnow
 from .config import Settings
 from .database import Database
@@ -16,6 +29,8 @@ from .oidc import Provider
 from .services import Services, services
 from .sessions import current, require_session
 from .uploads import BODY_LIMIT, UploadRequest
+
+_ROUTES = (auth, project_routes, sharing_routes, teacher_routes, backpack_routes, asset_routes, health)
 
 
 class Application(Flask):
@@ -51,7 +66,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     errors.init_app(app, BODY_LIMIT)
     _measure(app)
-    for module in (auth, project_routes, asset_routes, health):
+    for module in _ROUTES:
         app.register_blueprint(module.blueprint)
     _small_routes(app)
     return app

@@ -18,6 +18,7 @@ from typing import Any
 INCOMING = ".incoming"
 PROJECTS = "projects"
 THUMBNAILS = "thumbnails"
+ASSETS = "assets"
 OWNED_KINDS = (PROJECTS, THUMBNAILS)
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
@@ -92,9 +93,13 @@ class FileStore:
         """
         return self._keep(incoming, f"{kind}/{owner_folder(owner_id)}/{uuid.uuid4().hex}{suffix}")
 
-    def keep_as(self, incoming: IncomingFile, relative: str) -> str:
-        """Store `incoming` under a name that follows from its content; the same bytes may be there already."""
-        return self._keep(incoming, relative)
+    def keep_asset(self, incoming: IncomingFile, asset_type: str, md5: str, data_format: str) -> str:
+        """Store an asset under a name never used before, which begins with its hash for those who look at the folder.
+
+        `asset_type` and `data_format` become parts of the path as they are.
+        """
+        suffix = f".{data_format}" if data_format else ""
+        return self._keep(incoming, f"{ASSETS}/{asset_type}/{md5}.{uuid.uuid4().hex}{suffix}")
 
     def discard(self, relative: str | None) -> None:
         """Remove a file that no row came to name."""
