@@ -149,7 +149,7 @@ def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
         settings.url.set(password=password),
         connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "scratch4school"},
         use_native_hstore=False,
-        # The driver would begin each transaction with a round trip of its own, and switching it for each read costs too.
+        # The driver would begin each transaction with a round trip of its own, and switching it for reads costs too.
         isolation_level="AUTOCOMMIT" if connections is not None else None,
         **options,
     )
