@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         return fail(error, USAGE)
     try:
         sessions = login.log_in_all(login.front_door(stack.url, stack.ca), accounts, Progress("log in"))
-    except login.LoginsFailed as error:
+    except login.LoginFailed as error:
         return fail(error, UNAVAILABLE)
     except KeyboardInterrupt:
         return fail("stopped before anything was saved.", INTERRUPTED)

@@ -15,8 +15,8 @@ AT_ONCE = 8
 Login = Callable[[str, str], str]
 
 
-class LoginsFailed(Exception):
-    """Not everybody could log in; the message says how many, and what the first was told."""
+class LoginFailed(Exception):
+    """Somebody could not log in; the message says who, and why."""
 
 
 def front_door(url: str, ca: str | None) -> Login:
@@ -31,23 +31,20 @@ def front_door(url: str, ca: str | None) -> Login:
 def log_in_all(login: Login, accounts: dict[str, str], progress: Callable[[int, int], None]) -> dict[str, str]:
     """The session of every account; `progress` is told how many of how many are logged in.
 
-    :raises LoginsFailed: when one of them has none.
+    :raises LoginFailed: at the first that has none; a class that is not complete is another load.
     """
     sessions: dict[str, str] = {}
-    failures: list[str] = []
     with ThreadPoolExecutor(AT_ONCE) as pool:
         futures: dict[Future[str], str] = {pool.submit(login, *account): account[0] for account in accounts.items()}
         try:
             for future in as_completed(futures):
-                # Whatever goes wrong in a login, from a refused connection to a page that reads differently.
+                user = futures[future]
+                # Whatever can go wrong in a login, from a refused connection to a page that reads differently.
                 if (error := future.exception()) is not None:
-                    failures.append(f"{futures[future]}: {error}")
-                else:
-                    sessions[futures[future]] = future.result()
+                    raise LoginFailed(f"{user} could not log in: {error}")
+                sessions[user] = future.result()
                 progress(len(sessions), len(accounts))
         finally:
             pool.shutdown(cancel_futures=True)
-    if failures:
-        raise LoginsFailed(f"{len(failures)} of {len(accounts)} users could not log in; the first was {failures[0]}")
     # In the order of the accounts, so that the same seed gives the same user the same part.
     return {user: sessions[user] for user in accounts}

@@ -31,17 +31,17 @@ class ReadBack:
         self._pupils = {pupil.name: pupil for pupil in pupils}
         self._progress = progress
 
-    async def everything(self, pauses: float = PAUSE_SECONDS) -> None:
-        """Every user's list, then every project and asset; a request that fails is repeated after `pauses` seconds."""
+    async def everything(self) -> None:
+        """Every user's list, then every project and asset; what an error of the server prevents is tried again."""
         # The lists first: they tell which creates in doubt are there, to be read with the others.
         lists = [(f"the list of {name}", pupil.look_at_list) for name, pupil in self._pupils.items()]
-        await self._all(lists, pauses)
+        await self._all(lists)
         projects = [project for name in self._pupils for project in self._ledger.alive(name)]
         anybody = next(iter(self._pupils.values())).browser
         rest: list[tuple[str, Callable[[], Awaitable[object]]]] = []
         rest += [(str(project), self._bound(self._project, project)) for project in projects]
         rest += [(f"asset {md5}", self._bound(self._asset, anybody, md5)) for md5 in self._ledger.assets]
-        await self._all(rest, pauses)
+        await self._all(rest)
 
     async def clear_away(self) -> int:
         """Delete the projects of this run; how many could not be."""
@@ -62,7 +62,7 @@ class ReadBack:
     def _bound(work: Callable[..., Awaitable[object]], *arguments: object) -> Callable[[], Awaitable[object]]:
         return lambda: work(*arguments)
 
-    async def _all(self, work: list[tuple[str, Callable[[], Awaitable[object]]]], pauses: float) -> None:
+    async def _all(self, work: list[tuple[str, Callable[[], Awaitable[object]]]]) -> None:
         done = 0
 
         async def patiently(what: str, read: Callable[[], Awaitable[object]]) -> None:
@@ -71,11 +71,11 @@ class ReadBack:
                 try:
                     await read()
                     break
-                except Failed:
-                    if attempt < TRIES - 1:
-                        await asyncio.sleep(pauses)
-            else:
-                self.unread.append(what)
+                except Failed as failed:
+                    if failed.turned_away or attempt == TRIES - 1:
+                        self.unread.append(what)
+                        break
+                    await asyncio.sleep(PAUSE_SECONDS)
             done += 1
             self._progress(done, len(work))
 
