@@ -1,5 +1,6 @@
 """What several tests share and no fixture: project files, a device that saves, an identity provider over real HTTP."""
 
+import contextlib
 import io
 import json
 import secrets
@@ -7,6 +8,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,12 @@ class FakeProvider:
         self.nonce: str | None = None
         self.requests: list[dict[str, str]] = []
         self.used_refresh_tokens: set[str] = set()
+        self.fetches_of_keys = 0
+        self.keys_status = 200
+        # What is cleared hangs until it is set again.
+        self.answers, self.answers_keys = threading.Event(), threading.Event()
+        self.answers.set()
+        self.answers_keys.set()
 
     def rotate_key(self) -> None:
         """Sign with another key from now on."""
@@ -148,6 +156,7 @@ class FakeProvider:
     def _token_answer(self, form: dict[str, str]) -> tuple[int, bytes]:
         self.requests.append(form)
         time.sleep(self.delay)
+        self.answers.wait(30)
         if self.raw is not None:
             return self.status, self.raw
         right = form.get("client_id") == self.client_id and form.get("client_secret") == self.client_secret
@@ -168,8 +177,10 @@ class FakeProvider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                provider.fetches_of_keys += 1
+                provider.answers_keys.wait(30)
                 keys = KeySet([provider._key]).as_dict(private=False)
-                self._reply(200, json.dumps(keys).encode())
+                self._reply(provider.keys_status, json.dumps(keys).encode())
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
@@ -180,9 +191,21 @@ class FakeProvider:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                # Who asked may have stopped waiting.
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
 
             def log_message(self, *_arguments: object) -> None:
                 """Say nothing; pytest shows what matters."""
 
         return Handler
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
+    """What `condition` returns as soon as that is true; AssertionError when it does not become so."""
+    give_up = time.monotonic() + seconds
+    while time.monotonic() < give_up:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")

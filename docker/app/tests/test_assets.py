@@ -1,14 +1,17 @@
 """Assets over HTTP: named by content, served to everybody, and never outside the uploads folder."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from helpers import Device
+from scratch4school.assets import Upload, put, put_all
+from scratch4school.database import CommitUnknown
 from scratch4school.services import Services
 from scratch4school.tables import assets
 
@@ -80,6 +83,88 @@ def test_lost_file_is_restored_by_the_next_upload(pupil: Device, services: Servi
     assert pupil.get(f"/api/assets/{asset_id}").status_code == 404
     assert pupil.upload(b"content", type="costume", format="png").status_code == 200
     assert pupil.get(f"/api/assets/{asset_id}").data == b"content"
+
+
+def test_no_file_name_is_used_twice(pupil: Device, services: Services) -> None:
+    """A name that is given again could be swept or discarded by one who means the former file."""
+    pupil.upload(b"content", type="costume", format="png")
+    (first,) = stored_files(services)
+    services.store.discard(str(first))
+    pupil.upload(b"content", type="costume", format="png")
+    (second,) = stored_files(services)
+    md5 = hashlib.md5(b"content").hexdigest()
+    assert first != second
+    for path in (first, second):
+        assert (path.parent, path.name.split(".")[0], path.suffix) == (Path("assets/costume"), md5, ".png")
+
+
+@pytest.fixture
+def costume(services: Services) -> Iterator[Callable[[bytes], Upload]]:
+    """Uploads that arrived, as a route finds them; what is left of them is closed after the test."""
+    received = []
+
+    def receive(content: bytes) -> Upload:
+        received.append(services.store.receive())
+        received[-1].write(content)
+        return Upload(received[-1], "costume", "png")
+
+    yield receive
+    for incoming in received:
+        incoming.close()
+
+
+def test_several_assets_and_their_item_are_one_transaction(
+    pupil: Device, services: Services, costume: Callable[[bytes], Upload]
+) -> None:
+    """What the backpack needs: `work` sees the assets of its own transaction and their ids in the caller's order."""
+    uploads = [costume(content) for content in (b"body", b"picture", b"body")]
+    seen: list[Any] = []
+
+    def work(connection: Connection, ids: list[str]) -> None:
+        seen.append((ids, set(connection.scalars(sa.select(assets.c.asset_id)))))
+
+    ids = put_all(services.database, services.store, "ada", uploads, work)
+    assert ids == [hashlib.md5(content).hexdigest() for content in (b"body", b"picture", b"body")]
+    assert seen == [(ids, set(ids))]
+    assert len(rows(services)) == len(stored_files(services)) == 2
+
+
+def test_assets_known_already_do_not_stop_the_work(
+    pupil: Device, services: Services, costume: Callable[[bytes], Upload]
+) -> None:
+    put(services.database, services.store, "ada", costume(b"body"))
+    seen: list[list[str]] = []
+    again = [costume(b"body")]
+    ids = put_all(services.database, services.store, "ada", again, lambda _connection, ids: seen.append(ids))
+    assert seen == [ids]
+
+
+def test_failing_work_leaves_neither_row_nor_file(
+    pupil: Device, services: Services, costume: Callable[[bytes], Upload]
+) -> None:
+    def fail(_connection: Connection, _ids: list[str]) -> None:
+        raise ValueError("the item is refused")
+
+    uploads = [costume(content) for content in (b"body", b"picture")]
+    with pytest.raises(ValueError, match="refused"):
+        put_all(services.database, services.store, "ada", uploads, fail)
+    assert (rows(services), stored_files(services)) == ([], [])
+
+
+def test_lost_answer_to_the_commit_keeps_the_files(
+    pupil: Device, services: Services, costume: Callable[[bytes], Upload], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows may name them."""
+
+    def lose_the_answer(transaction: sa.RootTransaction) -> None:
+        transaction.commit()
+        raise CommitUnknown("the connection broke while committing")
+
+    monkeypatch.setattr(services.database, "_commit", lose_the_answer)
+    with pytest.raises(CommitUnknown):
+        put(services.database, services.store, "ada", costume(b"body"))
+    (row,) = rows(services)
+    assert [str(path) for path in stored_files(services)] == [row.file_path]
 
 
 @pytest.mark.parametrize("field", ["type", "format"])

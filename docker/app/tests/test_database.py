@@ -57,6 +57,28 @@ def test_contention_is_retried_and_written_once(database: Database, code: str) -
     assert (len(tries), count(database, users)) == (4, 1)
 
 
+def test_failed_work_leaves_no_transaction_open(database: Database) -> None:
+    """Behind PgBouncer an open transaction would keep a server's connection from everybody else."""
+
+    def fail(connection: sa.Connection) -> None:
+        add_user(connection)
+        raise KeyError
+
+    def in_transaction(connection: sa.Connection) -> bool:
+        if database.is_sqlite:
+            return bool(connection.connection.driver_connection.in_transaction)
+        state = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        return connection.connection.driver_connection.info.transaction_status != state
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            database.write(fail)
+        assert not database.read(in_transaction)
+    assert count(database, users) == 0
+    database.write(add_user)
+    assert (database.read(in_transaction), count(database, users)) == (False, 1)
+
+
 @pytest.mark.parametrize("engine_name", ["postgresql"])
 @pytest.mark.parametrize("code", ["57014", "25006", "53100"])
 def test_database_that_cannot_now_is_unavailable(database: Database, code: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from joserfc.jwk import OctKey, RSAKey
 
-from helpers import FakeProvider
+from helpers import FakeProvider, wait_for
 from scratch4school.database import Database, DatabaseUnavailable
 from scratch4school.services import Services
 from scratch4school.tables import groups, oauth_sessions, user_groups, users
@@ -174,6 +174,31 @@ def test_changed_keys_of_the_provider_are_fetched_again(
     browser.log_in()
     provider.rotate_key()
     assert list(browser.log_in()) == ["session_id"]
+
+
+@pytest.mark.parametrize("trouble", ["fails", "hangs"])
+def test_known_keys_serve_while_new_ones_cannot_be_had(
+    browser: Browser, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """Keys are fetched again after an hour; a login with a good key neither waits for that nor fails with it."""
+    monkeypatch.setattr("scratch4school.oidc._JWKS_AGE_SECONDS", 0)
+    browser.log_in()
+    if trouble == "fails":
+        provider.keys_status = 503
+    else:
+        provider.answers_keys.clear()
+    for _ in range(3):
+        assert list(browser.log_in()) == ["session_id"]
+    wait_for(lambda: provider.fetches_of_keys > 1)
+    assert provider.fetches_of_keys == 2
+    provider.answers_keys.set()
+
+
+def test_keys_that_cannot_be_had_are_not_asked_for_at_each_login(browser: Browser, provider: FakeProvider) -> None:
+    provider.keys_status = 503
+    for _ in range(3):
+        assert browser.log_in()["error"] == "The identity provider's keys could not be fetched."
+    assert provider.fetches_of_keys == 1
 
 
 def test_wrong_state_is_refused(browser: Browser, app: Any, provider: FakeProvider) -> None:

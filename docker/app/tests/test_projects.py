@@ -175,7 +175,7 @@ def test_download_is_for_groups_it_is_published_to(services: Services, device: C
     assert classmate.download(project_id).status_code == 403
     services.database.write(lambda connection: connection.execute(sa.update(projects).values(is_published=True)))
     assert classmate.download(project_id).status_code == 200
-    assert classmate.metadata(project_id).status_code == 403
+    assert classmate.metadata(project_id).status_code == 200
     shared = owner.get("/api/projects").json["projects"][0]["shared_with_groups"]
     assert [group["external_id"] for group in shared] == ["klasse.5a"]
 
@@ -314,7 +314,7 @@ def test_brackets_without_end_are_400(pupil: Device, project_id: int) -> None:
 
 
 def test_wrong_methods_are_405(pupil: Device, project_id: int) -> None:
-    for method, path in (("PUT", "/api/projects"), ("POST", f"/api/projects/{project_id}/thumbnail")):
+    for method, path in (("DELETE", "/api/projects"), ("POST", f"/api/projects/{project_id}/metadata")):
         answer = pupil.request(method, path)
         assert (answer.status_code, bool(answer.json["error"])) == (405, True)
 
@@ -348,3 +348,10 @@ def test_every_route_needs_a_session(app: Any) -> None:
         answer = client.open(path, method=method)
         assert (method, path, answer.status_code) == (method, path, 401)
         assert answer.json == {"error": "authentication required"}
+
+
+def test_deleted_projects_id_is_not_given_again(pupil: Device, device: Callable[..., Device], project_id: int) -> None:
+    """A tab that still shows the deleted project, and states its version, must not save over somebody else's."""
+    assert pupil.request("DELETE", f"/api/projects/{project_id}").status_code == 200
+    assert device("berta").create(project_file("of berta")).json["id"] > project_id
+    assert pupil.save(project_id, project_file("late"), version=1).status_code == 404

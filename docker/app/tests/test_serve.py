@@ -19,16 +19,7 @@ from typing import Any
 import pytest
 from test_concurrency import Web
 
-from helpers import SOURCE_ON_PATH, project_file
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
+from helpers import SOURCE_ON_PATH, project_file, wait_for
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"])

@@ -1,14 +1,17 @@
 """Sessions: where the id may stand, how long it is believed, and what a look costs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from test_concurrency import Web
 
-from helpers import FakeProvider
+from helpers import FakeProvider, wait_for
 from scratch4school.clock import utcnow
+from scratch4school.config import Settings
 from scratch4school.services import Services
 from scratch4school.tables import oauth_sessions
 
@@ -120,6 +123,114 @@ def test_refused_refresh_is_401(app: Any, provider: FakeProvider, log_in: Callab
     session_id = log_in("ada", expires_in=-1, refresh_token="once")
     answer = app.test_client().get("/api/user", query_string={"session_id": session_id})
     assert (answer.status_code, answer.json["renewal_required"]) == (401, True)
+
+
+def test_refusal_is_remembered_for_a_while(
+    make_app: Callable[..., Any],
+    provider: FakeProvider,
+    log_in: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A front end that asks on does not have the provider asked on; later it is asked again."""
+    provider.status = 400
+    session_id = log_in("ada", expires_in=-1, refresh_token="once")
+    for memory, calls in ((60, 1), (0, 4)):
+        monkeypatch.setattr("scratch4school.renewals._MEMORY_SECONDS", memory)
+        client = make_app().test_client()
+        for _ in range(3):
+            answer = client.get("/api/user", query_string={"session_id": session_id})
+            assert (answer.status_code, answer.json["renewal_required"]) == (401, True)
+        assert len(provider.requests) == calls
+
+
+@pytest.fixture
+def narrow(make_app: Callable[..., Any], settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An application with a single database connection that soon tires of waiting for the provider."""
+    monkeypatch.setattr("scratch4school.renewals._PATIENCE_SECONDS", 1)
+    return make_app(server=replace(settings.server, threads=1))
+
+
+def test_hanging_provider_costs_one_call_and_no_connection(
+    narrow: Any, provider: FakeProvider, log_in: Callable[..., str], together: Callable[..., list[Any]]
+) -> None:
+    """Eight requests of an expired session get their 503 together, and everybody else the only connection meanwhile."""
+    expired, valid = log_in("ada", expires_in=-1, refresh_token="once"), log_in("berta")
+    provider.answers.clear()
+
+    def ask(index: int) -> Any:
+        client = narrow.test_client()
+        if index < 8:
+            return client.get("/api/user", query_string={"session_id": expired})
+        wait_for(lambda: provider.requests)
+        answer = client.get("/api/groups", query_string={"session_id": valid})
+        return answer.status_code, provider.answers.is_set()
+
+    answers = together(9, ask)
+    assert answers.pop() == (200, False)
+    assert {(answer.status_code, answer.headers["Retry-After"]) for answer in answers} == {(503, "5")}
+    # Its words must not be those at which the front end turns saving off.
+    assert "authentication" not in answers[0].json["error"]
+    assert narrow.test_client().get("/api/user", query_string={"session_id": expired}).status_code == 503
+    assert len(provider.requests) == 1
+    provider.answers.set()
+    # The late answer is not lost: the tokens in it are the only ones that still work.
+    wait_for(lambda: narrow.test_client().get("/api/user", query_string={"session_id": expired}).status_code == 200)
+    assert len(provider.requests) == 1
+
+
+def test_provider_that_kept_one_waiting_is_not_asked_for_others(
+    app: Any, provider: FakeProvider, log_in: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scratch4school.renewals._SLOW_SECONDS", 0)
+    provider.status, provider.raw = 503, b"<h1>overloaded</h1>"
+    sessions = [log_in(name, expires_in=-1, refresh_token=name) for name in ("ada", "berta", "cem")]
+    client = app.test_client()
+    statuses = [client.get("/api/user", query_string={"session_id": each}).status_code for each in sessions]
+    assert statuses == [503] * 3
+    assert len(provider.requests) == 1
+    assert client.get("/api/user", query_string={"session_id": log_in("dana")}).status_code == 200
+
+
+def test_workers_renew_in_turns(
+    start_server: Callable[..., Any],
+    services: Services,
+    provider: FakeProvider,
+    log_in: Callable[..., str],
+    together: Callable[..., list[Any]],
+) -> None:
+    """Sixteen requests over two processes and a slow provider with rotating tokens: nobody is logged out."""
+    server = start_server(WORKERS="2")
+    session_id = log_in("ada", expires_in=-1, refresh_token="once")
+    provider.delay = 2.5
+    assert together(16, lambda _: Web(server.url, session_id).ask("GET", "/api/user")[0]) == [200] * 16
+    assert len(provider.requests) == 1
+    assert stored(services, session_id).refresh_token != "once"
+
+
+def test_two_tabs_on_one_session(
+    start_server: Callable[..., Any],
+    services: Services,
+    log_in: Callable[..., str],
+    together: Callable[..., list[Any]],
+) -> None:
+    """The original answered 253 of 787 such requests with 500. The last use of the session is written once."""
+    tab = Web(start_server(WORKERS="2").url, log_in("ada"))
+    project_id = tab.create("start")
+    before = utcnow() - timedelta(minutes=5)
+    put(services, tab.session_id, last_accessed=before)
+
+    def use(index: int) -> set[Any]:
+        seen = set()
+        for number in range(8):
+            if index % 4 == 0:
+                assert tab.save(project_id, f"{index}-{number}") == 200
+            else:
+                assert tab.ask("GET", ("/api/user", "/api/projects", "/session")[index % 3])[0] == 200
+            seen.add(stored(services, tab.session_id).last_accessed)
+        return seen
+
+    assert len(set().union(*together(12, use)) - {before}) == 1
+    assert tab.version(project_id) == 1 + 3 * 8
 
 
 def test_last_use_is_noted_once_a_minute(app: Any, services: Services, log_in: Callable[..., str]) -> None:

@@ -7,15 +7,41 @@ from typing import Any
 from flask import Flask, Response, g, request
 from werkzeug.routing import IntegerConverter
 
-from . import asset_routes, auth, config, errors, health, logs, metrics, project_routes, users
+from . import (
+    asset_routes,
+    auth,
+    backpack_routes,
+    config,
+    errors,
+    health,
+    logs,
+    metrics,
+    project_routes,
+    revision_routes,
+    sharing_routes,
+    teacher_routes,
+    users,
+)
 from .clock import isoformat, utcnow
 from .config import Settings
 from .database import Database
-from .files import FileStore
+from .files import INCOMING, FileStore
 from .oidc import Provider
+from .renewals import Renewals
 from .services import Services, services
 from .sessions import current, require_session
 from .uploads import BODY_LIMIT, UploadRequest
+
+_ROUTES = (
+    auth,
+    project_routes,
+    revision_routes,
+    sharing_routes,
+    teacher_routes,
+    backpack_routes,
+    asset_routes,
+    health,
+)
 
 
 class Application(Flask):
@@ -43,15 +69,19 @@ def create_app(settings: Settings | None = None) -> Flask:
     # A save has two file parts and a field or two; each part is a file on disk before anything is checked.
     app.config["MAX_FORM_PARTS"] = 20
     app.json.sort_keys = False  # type: ignore[attr-defined]
+    database = Database(settings.database, connections=settings.server.threads)
+    provider = Provider(settings.oidc, settings.redirect_uri)
     app.extensions["scratch4school"] = Services(
         settings=settings,
-        database=Database(settings.database, connections=settings.server.threads),
+        database=database,
         store=FileStore(settings.uploads),
-        provider=Provider(settings.oidc, settings.redirect_uri),
+        provider=provider,
+        # The one folder that all processes share, those of both slots.
+        renewals=Renewals(database, provider, settings.uploads / INCOMING / "renewals.lock"),
     )
     errors.init_app(app, BODY_LIMIT)
     _measure(app)
-    for module in (auth, project_routes, asset_routes, health):
+    for module in _ROUTES:
         app.register_blueprint(module.blueprint)
     _small_routes(app)
     return app

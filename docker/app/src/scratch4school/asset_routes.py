@@ -4,12 +4,9 @@ import re
 
 import sqlalchemy as sa
 from flask import Blueprint, Response, request
-from sqlalchemy.engine import Connection
 
-from .clock import utcnow
-from .database import Database
+from .assets import Upload, put
 from .errors import ApiError
-from .files import FileStore, IncomingFile
 from .sending import send_stored
 from .services import services
 from .sessions import current, require_session
@@ -37,7 +34,7 @@ def upload() -> dict[str, str]:
     available = services()
     return {
         "status": "ok",
-        "assetId": put(available.database, available.store, current().user_id, asset, asset_type, data_format),
+        "assetId": put(available.database, available.store, current().user_id, Upload(asset, asset_type, data_format)),
     }
 
 
@@ -55,48 +52,6 @@ def show(asset_name: str) -> Response:
     if response is None:
         raise ApiError(404, "There is no such asset.")
     return response
-
-
-def put(
-    database: Database, store: FileStore, owner_id: str, incoming: IncomingFile, asset_type: str, data_format: str
-) -> str:
-    """Store `incoming` unless it is there already; returns its id, which is the MD5 of its content."""
-    md5, size = incoming.digest("md5"), incoming.size
-    this_asset = sa.and_(assets.c.md5 == md5, assets.c.asset_type == asset_type)
-    named = sa.select(assets.c.file_path).where(this_asset)
-    known = database.read(lambda connection: connection.scalar(named))
-    if known is not None and store.find(known) is not None:
-        return md5
-    suffix = f".{data_format}" if data_format else ""
-    path = store.keep_as(incoming, f"assets/{asset_type}/{md5}{suffix}")
-
-    def work(connection: Connection) -> str:
-        connection.execute(
-            database.insert(assets)
-            .values(
-                asset_id=md5,
-                asset_type=asset_type,
-                data_format=data_format,
-                size=size,
-                md5=md5,
-                owner_id=owner_id,
-                file_path=path,
-                created_at=utcnow(),
-            )
-            .on_conflict_do_nothing(index_elements=[assets.c.md5, assets.c.asset_type])
-        )
-        stored: str = connection.scalar(named.with_for_update())
-        if store.find(stored) is None:
-            # A row without its file, as old installations have; these bytes are what it lacks.
-            connection.execute(sa.update(assets).where(this_asset).values(file_path=path, data_format=data_format))
-            return path
-        return stored
-
-    # If this fails the file stays: its name follows from its content, so another upload may be about to name it.
-    stored = database.write(work)
-    if store.relative(stored) != path:
-        store.discard(path)
-    return md5
 
 
 def _checked(pattern: re.Pattern[str], field: str, value: str) -> str:

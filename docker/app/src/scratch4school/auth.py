@@ -77,7 +77,7 @@ def show() -> dict[str, Any]:
     if session_id is None:
         raise ApiError(400, "no session id given")
     available = services()
-    session = sessions.check(available.database, available.provider, session_id)
+    session = sessions.check(available.database, available.renewals, session_id)
     groups = available.database.read(lambda connection: users.groups_of(connection, session.user_id))
     avatar_url = available.database.read(lambda connection: users.avatar_url(connection, session.user_id))
     return {

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import psycopg2.extensions
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
@@ -33,6 +34,7 @@ _CONTENTION_SECONDS = 20.0
 _RECONNECT_SECONDS = 4.0
 _SQLITE_BUSY_SECONDS = 10
 _CONNECT_SECONDS = 5
+_BEGIN = "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'"
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +54,8 @@ class Database:
         """`connections` is the most this process ever opens: one per thread, so that no thread waits for another."""
         self.engine = make_engine(settings, connections)
         self.is_sqlite = settings.is_sqlite
-        # Both engines share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
-        reading = {"without_begin": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._reading = self.engine.execution_options(**reading)
+        # Both share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
+        self._reading = self.engine.execution_options(without_begin=True)
 
     def read(self, work: Work[T]) -> T:
         """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had."""
@@ -74,8 +75,6 @@ class Database:
 
         def attempt() -> T:
             with self.engine.connect() as connection, connection.begin() as transaction:
-                if not self.is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'")
                 result = work(connection)
                 self._commit(transaction)
                 return result
@@ -146,12 +145,17 @@ def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
         _prepare_sqlite(engine)
         return engine
     password = settings.password.reveal() if settings.password else None
-    return sa.create_engine(
+    engine = sa.create_engine(
         settings.url.set(password=password),
         connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "scratch4school"},
         use_native_hstore=False,
+        # The driver would begin each transaction with a round trip of its own, and switching it for reads costs too.
+        isolation_level="AUTOCOMMIT" if connections is not None else None,
         **options,
     )
+    if connections is not None:
+        _prepare_postgres(engine)
+    return engine
 
 
 def retry_reason(error: DBAPIError) -> str | None:
@@ -185,6 +189,34 @@ def _is_disconnect(error: DBAPIError) -> bool:
     return code.startswith(("08", "57P0")) or code == "53300"
 
 
+def _prepare_postgres(engine: Engine) -> None:
+    """Let our units of work begin and end their transactions, with the time limits in the same round trip."""
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if not _is_reading(connection):
+            connection.exec_driver_sql(_BEGIN)
+
+    @sa.event.listens_for(engine, "commit")
+    def commit(connection: Connection) -> None:
+        if not _is_reading(connection):
+            connection.exec_driver_sql("COMMIT")
+
+    @sa.event.listens_for(engine, "rollback")
+    def roll_back(connection: Connection) -> None:
+        if not _is_reading(connection):
+            connection.exec_driver_sql("ROLLBACK")
+
+    @sa.event.listens_for(engine, "reset")
+    def leave_nothing_open(connection: Any, record: Any, _state: object) -> None:
+        if not connection.closed and connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            record.invalidate()
+
+
+def _is_reading(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("without_begin"))
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     """Give SQLite the guarantees that PostgreSQL has by default."""
 
@@ -199,5 +231,5 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("without_begin"):
+        if not _is_reading(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -10,7 +10,7 @@ from .database import DatabaseUnavailable
 
 log = logging.getLogger(__name__)
 
-_RETRY_AFTER_SECONDS = 5
+_RETRY = {"Retry-After": "5"}
 _SENTENCES = {404: "There is nothing at this address.", 405: "This address does not take requests of this kind."}
 
 
@@ -28,20 +28,20 @@ def init_app(app: Flask, body_limit: int) -> None:
     """Turn everything that can be raised in a request into JSON."""
 
     @app.errorhandler(ApiError)
-    def api_error(error: ApiError) -> tuple[Response, int]:
-        return jsonify(error=error.message, **error.fields), error.status
+    def api_error(error: ApiError) -> tuple[Response, int, dict[str, str]]:
+        return jsonify(error=error.message, **error.fields), error.status, _RETRY if error.status == 503 else {}
 
     @app.errorhandler(DatabaseUnavailable)
     def unavailable(error: DatabaseUnavailable) -> tuple[Response, int, dict[str, str]]:
         log.warning("database unavailable", extra={"reason": str(error)})
         message = "The service is busy or its database is restarting. Please try again in a moment."
-        return jsonify(error=message), 503, {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+        return jsonify(error=message), 503, _RETRY
 
     @app.errorhandler(OSError)
     def storage(error: OSError) -> tuple[Response, int, dict[str, str]]:
         log.error("storage failed", exc_info=error)
         message = "The file could not be stored. Please try again in a moment."
-        return jsonify(error=message), 503, {"Retry-After": str(_RETRY_AFTER_SECONDS)}
+        return jsonify(error=message), 503, _RETRY
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:

@@ -1,5 +1,6 @@
 """The OpenID Connect provider: where to send a browser, and what to ask server to server."""
 
+import contextlib
 import logging
 import ssl
 import threading
@@ -17,6 +18,7 @@ from joserfc.jwk import KeySet
 
 from .clock import EPOCH, utcnow
 from .config import OidcSettings
+from .single_flight import NoAnswer, SingleFlight
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +26,23 @@ log = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = (3, 7)
 _JWKS_AGE_SECONDS = 3600
 _JWKS_PAUSE_SECONDS = 5
+_JWKS_PATIENCE_SECONDS = 10
 _LEEWAY_SECONDS = 60
 # Only signatures made with a key that we do not have ourselves: neither "none" nor a shared secret.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+# Errors of OAuth that say nothing about the token that was sent.
+_PASSING_ERRORS = ("temporarily_unavailable", "server_error", "slow_down")
 
 
 class ProviderError(Exception):
     """The provider refused or did not answer; the message may be shown to the person logging in."""
+
+
+class ProviderAway(ProviderError):
+    """The provider did not decide anything: it could not be reached, was too slow or is out of order."""
+
+    def __init__(self) -> None:
+        super().__init__("The identity provider does not answer. Please try again in a moment.")
 
 
 @dataclass(frozen=True)
@@ -49,9 +61,11 @@ class Provider:
     def __init__(self, settings: OidcSettings, redirect_uri: str) -> None:
         self._settings = settings
         self._redirect_uri = redirect_uri
-        self._keys: KeySet | None = None
-        self._keys_fetched = 0.0
-        self._keys_lock = threading.Lock()
+        # Set as one, so that a thread sees keys with their own age.
+        self._keys: tuple[KeySet, float] | None = None
+        self._key_fetches: SingleFlight[KeySet] = SingleFlight(
+            _JWKS_PATIENCE_SECONDS, _JWKS_PAUSE_SECONDS, ProviderError
+        )
 
     def authorization_url(self, state: str, nonce: str) -> str:
         """Where the browser goes to log in."""
@@ -60,11 +74,11 @@ class Provider:
         return str(url)
 
     def exchange(self, code: str) -> Tokens:
-        """The tokens for a code; ProviderError when the provider does not give them within 10 seconds."""
+        """The tokens for a code; ProviderError when the provider does not give them."""
         return self._tokens("fetch_token", grant_type="authorization_code", code=code)
 
     def refresh(self, refresh_token: str) -> Tokens:
-        """New tokens for a refresh token; ProviderError when the provider does not give them within 10 seconds."""
+        """New tokens for a refresh token; ProviderError when the provider does not give them."""
         return self._tokens("refresh_token", refresh_token=refresh_token)
 
     def verified_claims(self, id_token: str, nonce: str) -> dict[str, Any]:
@@ -86,35 +100,42 @@ class Provider:
         return dict(token.claims)
 
     def _decode(self, id_token: str) -> jwt.Token:
+        if self._keys is None:
+            return jwt.decode(id_token, self._fetched_keys(), algorithms=_ALGORITHMS)
+        keys, fetched = self._keys
+        age = time.monotonic() - fetched
+        if age > _JWKS_AGE_SECONDS:
+            # Keys that work go on working while their successors are on the way, and when they do not come.
+            threading.Thread(target=self._renew_keys, daemon=True).start()
         try:
-            return jwt.decode(id_token, self._key_set(), algorithms=_ALGORITHMS)
+            return jwt.decode(id_token, keys, algorithms=_ALGORITHMS)
         except (JoseError, ValueError):
             # The provider may have changed its keys since we asked for them.
-            if not self._forget_keys():
+            if age < _JWKS_PAUSE_SECONDS:
                 raise
-            return jwt.decode(id_token, self._key_set(), algorithms=_ALGORITHMS)
+            return jwt.decode(id_token, self._fetched_keys(), algorithms=_ALGORITHMS)
 
-    def _forget_keys(self) -> bool:
-        with self._keys_lock:
-            if time.monotonic() - self._keys_fetched < _JWKS_PAUSE_SECONDS:
-                return False
-            self._keys = None
-            return True
+    def _renew_keys(self) -> None:
+        with contextlib.suppress(ProviderError):
+            self._fetched_keys()
 
-    def _key_set(self) -> KeySet:
-        with self._keys_lock:
-            if self._keys is None or time.monotonic() - self._keys_fetched > _JWKS_AGE_SECONDS:
-                try:
-                    answer = requests.get(
-                        self._settings.jwks_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities()
-                    )
-                    answer.raise_for_status()
-                    self._keys = KeySet.import_key_set(answer.json())
-                except (requests.RequestException, ValueError, KeyError, TypeError, JoseError) as error:
-                    log.warning("no keys from the identity provider", extra={"reason": type(error).__name__})
-                    raise ProviderError("The identity provider's keys could not be fetched.") from error
-                self._keys_fetched = time.monotonic()
-            return self._keys
+    def _fetched_keys(self) -> KeySet:
+        """The provider's keys of now: one fetch for all who want them, and after one that failed none for a while."""
+        try:
+            return self._key_fetches.call("keys", self._fetch_keys)
+        except NoAnswer as error:
+            raise ProviderAway from error
+
+    def _fetch_keys(self) -> KeySet:
+        try:
+            answer = requests.get(self._settings.jwks_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities())
+            answer.raise_for_status()
+            keys = KeySet.import_key_set(answer.json())
+        except (requests.RequestException, ValueError, KeyError, TypeError, JoseError) as error:
+            log.warning("no keys from the identity provider", extra={"reason": type(error).__name__})
+            raise ProviderError("The identity provider's keys could not be fetched.") from error
+        self._keys = (keys, time.monotonic())
+        return keys
 
     def _tokens(self, method: str, **parameters: Any) -> Tokens:
         try:
@@ -125,7 +146,9 @@ class Provider:
         except (AuthlibBaseError, requests.RequestException, ValueError, TypeError, KeyError) as error:
             # Only the kind of error is logged: its text may repeat the code or the token that was sent.
             log.warning("token request failed", extra={"reason": type(error).__name__})
-            raise ProviderError("The identity provider did not accept the login.") from error
+            if isinstance(error, AuthlibBaseError) and error.error not in _PASSING_ERRORS:
+                raise ProviderError("The identity provider did not accept the login.") from error
+            raise ProviderAway from error
         return _tokens(answer)
 
     def _session(self) -> OAuth2Session:

@@ -6,7 +6,7 @@ These functions know rows and files and nothing of HTTP, so that the verificatio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -15,12 +15,65 @@ from . import metrics
 from .clock import utcnow
 from .database import CommitUnknown, Database
 from .files import PROJECTS, THUMBNAILS, FileStore, IncomingFile
-from .tables import groups, project_groups, project_revisions, projects, user_groups
+from .tables import project_groups, project_revisions, projects
+
+T = TypeVar("T")
 
 DEFAULT_TITLE = "Untitled Project"
 TITLE_LENGTH = 100
 
 _FIND = sa.select(projects).where(projects.c.id == sa.bindparam("project_id"))
+
+# The row together with what is known of its content.
+_LOOK = (
+    sa.select(
+        projects,
+        project_revisions.c.size,
+        project_revisions.c.sha256,
+        project_revisions.c.file_path.is_not(None).label("is_recorded"),
+    )
+    .outerjoin(
+        project_revisions,
+        sa.and_(
+            project_revisions.c.project_id == projects.c.id,
+            project_revisions.c.file_path == projects.c.sb3_file_path,
+        ),
+    )
+    .where(projects.c.id == sa.bindparam("project_id"))
+    # A restored revision names the file of the one it restored, so two may fit; they describe the same content.
+    .limit(1)
+)
+
+# The one statement that decides a save. It is built once, for building it is most of what it costs this process; what a
+# save leaves out is NULL and keeps its value.
+_SAVE = (
+    sa.update(projects)
+    .where(
+        projects.c.id == sa.bindparam("project_id"),
+        projects.c.owner_id == sa.bindparam("by_owner"),
+        projects.c.version == sa.func.coalesce(sa.bindparam("base", type_=sa.Integer), projects.c.version),
+    )
+    .values(
+        version=projects.c.version + 1,
+        updated_at=sa.bindparam("now"),
+        name=sa.func.coalesce(sa.bindparam("title"), projects.c.name),
+        sb3_file_path=sa.func.coalesce(sa.bindparam("file_path"), projects.c.sb3_file_path),
+        thumbnail_path=sa.func.coalesce(sa.bindparam("thumbnail"), projects.c.thumbnail_path),
+    )
+    .returning(*projects.c)
+)
+_INSERT = sa.insert(projects).returning(*projects.c)
+_INSERT_REVISION = sa.insert(project_revisions)
+_PRUNE = sa.delete(project_revisions).where(
+    project_revisions.c.project_id == sa.bindparam("pruned_id"),
+    project_revisions.c.version
+    < sa.select(project_revisions.c.version)
+    .where(project_revisions.c.project_id == sa.bindparam("pruned_id"))
+    .order_by(project_revisions.c.version.desc())
+    .offset(sa.bindparam("kept", type_=sa.Integer))
+    .limit(1)
+    .scalar_subquery(),
+)
 
 
 class NotFound(Exception):
@@ -31,12 +84,20 @@ class NotOwner(Exception):
     """The project belongs to somebody else."""
 
 
-class Conflict(Exception):
-    """The save was based on another version than the current one, which is `version`."""
+class FileMissing(Exception):
+    """The row is there and the file it names is not."""
 
-    def __init__(self, version: int) -> None:
-        super().__init__(f"the current version is {version}")
-        self.version = version
+
+class Conflict(Exception):
+    """The save was based on another version than the current one.
+
+    `current` is the project as `look` gives it, `base` the version that the save was based on.
+    """
+
+    def __init__(self, current: Row[Any], base: int) -> None:
+        super().__init__(f"the current version is {current.version}, the save was based on {base}")
+        self.current = current
+        self.base = base
 
 
 @dataclass(frozen=True)
@@ -48,11 +109,12 @@ class Content:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class Stored:
+    """A content that lies in the uploads folder; `size` in bytes and `sha256` are None where nobody recorded them."""
+
     file_path: str
-    thumbnail_path: str | None
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
 
 
 def create(
@@ -60,27 +122,39 @@ def create(
 ) -> Row[Any]:
     """A new project with its first version; returns its row."""
 
-    def work(connection: Connection, stored: _Stored) -> Row[Any]:
+    def work(connection: Connection, stored: Stored, thumbnail_path: str | None) -> Row[Any]:
         now = utcnow()
-        row = connection.execute(
-            sa.insert(projects)
-            .values(
-                name=title,
-                description=f"Created on {now:%Y-%m-%d}",
-                sb3_file_path=stored.file_path,
-                thumbnail_path=stored.thumbnail_path,
-                version=1,
-                owner_id=owner_id,
-                created_at=now,
-                updated_at=now,
-                is_published=False,
-            )
-            .returning(*projects.c)
-        ).one()
-        _add_revision(connection, row, stored, owner_id, now, keep_revisions)
-        return row
+        description = f"Created on {now:%Y-%m-%d}"
+        return insert(connection, owner_id, title, description, stored, thumbnail_path, now, keep_revisions)
 
     return _with_files(database, store, owner_id, content, work)
+
+
+def insert(
+    connection: Connection,
+    owner_id: str,
+    title: str,
+    description: str | None,
+    stored: Stored,
+    thumbnail_path: str | None,
+    now: datetime,
+    keep_revisions: int,
+) -> Row[Any]:
+    """The row of a new project, whose first version is `stored`."""
+    values = {
+        "name": title,
+        "description": description,
+        "sb3_file_path": stored.file_path,
+        "thumbnail_path": thumbnail_path,
+        "version": 1,
+        "owner_id": owner_id,
+        "created_at": now,
+        "updated_at": now,
+        "is_published": False,
+    }
+    row = connection.execute(_INSERT, values).one()
+    add_revision(connection, row, stored, owner_id, now, keep_revisions)
+    return row
 
 
 def save(
@@ -98,15 +172,17 @@ def save(
     With `base` the save happens only if that is still the current version, else Conflict. Without, the last save wins
     and what it replaced stays as a revision. Raises NotFound and NotOwner.
     """
+    # A look that spares work and decides nothing: what decides is the UPDATE.
+    seen = database.read(lambda connection: look(connection, project_id))
+    _refuse_if_hopeless(seen, owner_id, base)
 
-    def work(connection: Connection, stored: _Stored) -> Row[Any]:
+    def work(connection: Connection, stored: Stored, thumbnail_path: str | None) -> Row[Any]:
         now = utcnow()
-        _keep_unrecorded(database, connection, project_id)
-        values: dict[str, Any] = {"sb3_file_path": stored.file_path}
-        if stored.thumbnail_path is not None:
-            values["thumbnail_path"] = stored.thumbnail_path
-        row = _update(connection, project_id, owner_id, base, title, values, now)
-        _add_revision(connection, row, stored, owner_id, now, keep_revisions)
+        # What was recorded once stays so: whoever replaces it in between records what comes after it.
+        if not seen.is_recorded:
+            keep_unrecorded(database, connection, project_id)
+        row = _update(connection, project_id, owner_id, base, title, stored.file_path, thumbnail_path, now)
+        add_revision(connection, row, stored, owner_id, now, keep_revisions)
         return row
 
     return _with_files(database, store, owner_id, content, work)
@@ -114,7 +190,30 @@ def save(
 
 def retitle(database: Database, project_id: int, owner_id: str, title: str | None, base: int | None) -> Row[Any]:
     """A save without content: it counts as a version, but there is nothing to keep as a revision."""
-    return database.write(lambda connection: _update(connection, project_id, owner_id, base, title, {}, utcnow()))
+    return database.write(
+        lambda connection: _update(connection, project_id, owner_id, base, title, None, None, utcnow())
+    )
+
+
+def set_thumbnail(
+    database: Database, store: FileStore, project_id: int, owner_id: str, thumbnail: IncomingFile
+) -> Row[Any]:
+    """Another picture for a project. It is no save: the version stays. Raises NotFound and NotOwner."""
+    path = store.keep_new(thumbnail, THUMBNAILS, owner_id, ".png")
+
+    def work(connection: Connection) -> Row[Any]:
+        row = connection.execute(
+            sa.update(projects)
+            .where(projects.c.id == project_id, projects.c.owner_id == owner_id)
+            .values(thumbnail_path=path)
+            .returning(*projects.c)
+        ).one_or_none()
+        if row is None:
+            _refuse_if_hopeless(look(connection, project_id), owner_id, None)
+            raise NotFound
+        return row
+
+    return _or_discard(store, [path], lambda: database.write(work))
 
 
 def delete(database: Database, project_id: int, owner_id: str) -> None:
@@ -141,6 +240,17 @@ def find(connection: Connection, project_id: int) -> Row[Any]:
     return row
 
 
+def look(connection: Connection, project_id: int) -> Row[Any]:
+    """The row of a project and `size`, `sha256` and `is_recorded` of its content; or NotFound.
+
+    The first two are None where the content was saved before contents were recorded.
+    """
+    row = connection.execute(_LOOK, {"project_id": project_id}).one_or_none()
+    if row is None:
+        raise NotFound
+    return row
+
+
 def owned_by(connection: Connection, owner_id: str, limit: int | None = None) -> Sequence[Row[Any]]:
     """A user's own projects, the last saved first."""
     return connection.execute(
@@ -151,57 +261,38 @@ def owned_by(connection: Connection, owner_id: str, limit: int | None = None) ->
     ).all()
 
 
-def shared_with(connection: Connection, project_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    """For each project the groups it is shared with."""
-    found: dict[int, list[dict[str, Any]]] = {project_id: [] for project_id in project_ids}
-    if found:
-        rows = connection.execute(
-            sa.select(project_groups.c.project_id, groups.c.id, groups.c.name, groups.c.external_id)
-            .join(groups, groups.c.id == project_groups.c.group_id)
-            .where(project_groups.c.project_id.in_(list(found)))
-            .order_by(groups.c.name, groups.c.id)
-        )
-        for row in rows:
-            found[row.project_id].append({"id": row.id, "name": row.name, "external_id": row.external_id})
-    return found
-
-
-def is_shared_with_user(connection: Connection, project: Row[Any], user_id: str) -> bool:
-    """Whether a project is published to a group that the user is in."""
-    if not project.is_published:
-        return False
-    shared = (
-        sa.select(sa.literal(1))
-        .select_from(project_groups)
-        .join(user_groups, user_groups.c.group_id == project_groups.c.group_id)
-        .where(project_groups.c.project_id == project.id, user_groups.c.user_id == user_id)
-        .limit(1)
-    )
-    return connection.scalar(shared) is not None
-
-
 def _with_files(
     database: Database,
     store: FileStore,
     owner_id: str,
     content: Content,
-    work: Callable[[Connection, _Stored], Row[Any]],
+    work: Callable[[Connection, Stored, str | None], Row[Any]],
 ) -> Row[Any]:
-    """Store the files, then commit the row that names them, and take the files back if it certainly was not."""
+    """Store the files, then commit the row that names them."""
+    size, sha256 = content.project.size, content.project.digest("sha256")
     kept: list[str] = []
-    try:
-        size, sha256 = content.project.size, content.project.digest("sha256")
+
+    def commit() -> Row[Any]:
         kept.append(store.keep_new(content.project, PROJECTS, owner_id, ".sb3"))
         if content.thumbnail is not None:
             kept.append(store.keep_new(content.thumbnail, THUMBNAILS, owner_id, ".png"))
-        stored = _Stored(kept[0], kept[1] if len(kept) > 1 else None, size, sha256)
-        return database.write(lambda connection: work(connection, stored))
+        stored = Stored(kept[0], size, sha256)
+        thumbnail_path = kept[1] if len(kept) > 1 else None
+        return database.write(lambda connection: work(connection, stored, thumbnail_path))
+
+    return _or_discard(store, kept, commit)
+
+
+def _or_discard(store: FileStore, kept: Sequence[str], work: Callable[[], T]) -> T:
+    """The result of `work`; if it certainly failed, the files it was to name are taken back."""
+    try:
+        return work()
     except CommitUnknown:
         # The row may name these files. Keeping files that nobody names is the cheaper mistake; the sweep finds them.
         raise
     except BaseException:
-        for relative in kept:
-            store.discard(relative)
+        for path in kept:
+            store.discard(path)
         raise
 
 
@@ -211,36 +302,38 @@ def _update(
     owner_id: str,
     base: int | None,
     title: str | None,
-    values: dict[str, Any],
+    file_path: str | None,
+    thumbnail_path: str | None,
     now: datetime,
 ) -> Row[Any]:
-    """The one statement that decides: it changes the row only for its owner and only from the version `base`."""
-    statement = sa.update(projects).where(projects.c.id == project_id, projects.c.owner_id == owner_id)
-    if base is not None:
-        statement = statement.where(projects.c.version == base)
-    if title is not None:
-        values = {**values, "name": title}
-    row = connection.execute(
-        statement.values(version=projects.c.version + 1, updated_at=now, **values).returning(*projects.c)
-    ).one_or_none()
+    """Change the row, but only for its owner and only from the version `base`; else NotFound, NotOwner or Conflict."""
+    values = {
+        "project_id": project_id,
+        "by_owner": owner_id,
+        "base": base,
+        "title": title,
+        "file_path": file_path,
+        "thumbnail": thumbnail_path,
+        "now": now,
+    }
+    row = connection.execute(_SAVE, values).one_or_none()
     if row is None:
-        refuse_if_hopeless(connection, project_id, owner_id, base)
-        # Nothing was wrong a moment later: the project was deleted and its id given again, or the like.
+        _refuse_if_hopeless(look(connection, project_id), owner_id, base)
+        # Nothing is wrong a moment later: the project was deleted and its id given again, or the like.
         raise NotFound
     return row
 
 
-def refuse_if_hopeless(connection: Connection, project_id: int, owner_id: str, base: int | None) -> None:
-    """Raise NotFound, NotOwner or Conflict if a save would now; a look that spares work and decides nothing."""
-    row = find(connection, project_id)
+def _refuse_if_hopeless(row: Row[Any], owner_id: str, base: int | None) -> None:
+    """Raise NotOwner or Conflict if a save of `owner_id` based on `base` can not succeed on this row."""
     if row.owner_id != owner_id:
         raise NotOwner
     if base is not None and row.version != base:
         metrics.CONFLICTS.inc()
-        raise Conflict(row.version)
+        raise Conflict(row, base)
 
 
-def _keep_unrecorded(database: Database, connection: Connection, project_id: int) -> None:
+def keep_unrecorded(database: Database, connection: Connection, project_id: int) -> None:
     """Record the content about to be replaced if nobody did, as for a project imported from an old installation."""
     current = (
         sa.select(
@@ -263,32 +356,25 @@ def _keep_unrecorded(database: Database, connection: Connection, project_id: int
     )
 
 
-def _add_revision(
-    connection: Connection, row: Row[Any], stored: _Stored, saved_by: str, now: datetime, keep_revisions: int
+def add_revision(
+    connection: Connection, row: Row[Any], stored: Stored, saved_by: str, now: datetime, keep_revisions: int
 ) -> None:
     """Record what was saved, and forget what is older than the kept number of replaced contents."""
-    connection.execute(
-        sa.insert(project_revisions).values(
-            project_id=row.id,
-            version=row.version,
-            file_path=stored.file_path,
-            size=stored.size,
-            sha256=stored.sha256,
-            saved_by=saved_by,
-            created_at=now,
-        )
-    )
-    oldest_kept = (
-        sa.select(project_revisions.c.version)
-        .where(project_revisions.c.project_id == row.id)
-        .order_by(project_revisions.c.version.desc())
-        .offset(keep_revisions)
-        .limit(1)
-        .scalar_subquery()
-    )
+    values = {
+        "project_id": row.id,
+        "version": row.version,
+        "file_path": stored.file_path,
+        "size": stored.size,
+        "sha256": stored.sha256,
+        "saved_by": saved_by,
+        "created_at": now,
+    }
+    connection.execute(_INSERT_REVISION, values)
+    # Most projects never have that many, and are spared the statement.
     if row.version > keep_revisions + 1:
-        connection.execute(
-            sa.delete(project_revisions).where(
-                project_revisions.c.project_id == row.id, project_revisions.c.version < oldest_kept
-            )
-        )
+        forget_revisions(connection, row.id, keep_revisions)
+
+
+def forget_revisions(connection: Connection, project_id: int, keep_revisions: int) -> int:
+    """Forget the contents beyond the kept number of a project whose row is locked; returns how many they were."""
+    return connection.execute(_PRUNE, {"pruned_id": project_id, "kept": keep_revisions}).rowcount

@@ -8,6 +8,7 @@ from .config import Settings
 from .database import Database
 from .files import FileStore
 from .oidc import Provider
+from .renewals import Renewals
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Services:
     database: Database
     store: FileStore
     provider: Provider
+    renewals: Renewals
 
 
 def services() -> Services:

@@ -2,8 +2,6 @@
 
 import logging
 import re
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +15,8 @@ from sqlalchemy.engine import Row
 from .clock import utcnow
 from .database import Database, DatabaseUnavailable
 from .errors import ApiError
-from .oidc import Provider, ProviderError, Tokens
+from .oidc import ProviderAway, ProviderError
+from .renewals import Renewals
 from .services import services
 from .tables import oauth_sessions, users
 
@@ -25,17 +24,12 @@ log = logging.getLogger(__name__)
 
 _SESSION_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _LAST_ACCESSED_STEP = timedelta(minutes=1)
-# The original's rule: a refreshed session lasts half a day, whatever the new token says.
-_REFRESHED_FOR = timedelta(hours=12)
-_REFRESH_LOCKS = [threading.Lock() for _ in range(64)]
-_OTHER_REFRESH_WAITS = (0.2, 0.4, 0.8)
 
 # Every request asks this, so it is built once.
 _FIND = (
     sa.select(
         oauth_sessions.c.id,
         oauth_sessions.c.user_id,
-        oauth_sessions.c.refresh_token,
         oauth_sessions.c.expires_at,
         oauth_sessions.c.last_accessed,
         users.c.username,
@@ -82,7 +76,7 @@ def require_session(handler: Handler) -> Handler:
         if session_id is None:
             raise ApiError(401, "authentication required")
         available = services()
-        g.session = check(available.database, available.provider, session_id)
+        g.session = check(available.database, available.renewals, session_id)
         return handler(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
@@ -93,13 +87,16 @@ def current() -> Session:
     return g.session  # type: ignore[no-any-return]
 
 
-def check(database: Database, provider: Provider, session_id: str) -> Session:
-    """The valid session of this id, refreshed at the provider if it ran out; else ApiError 401."""
+def check(database: Database, renewals: Renewals, session_id: str) -> Session:
+    """The valid session of this id, renewed at the provider if it ran out; else ApiError 401.
+
+    ApiError 503 when it ran out and the provider does not answer; that takes ten seconds at most.
+    """
     row = _find(database, session_id)
     if row is None:
         raise ApiError(401, "invalid session")
     if row.expires_at <= utcnow():
-        row = _renew(database, provider, row)
+        row = _renew(database, renewals, row.id)
     _touch(database, row)
     return Session(
         id=row.id,
@@ -128,51 +125,20 @@ def _is(session_id: str) -> sa.ColumnElement[bool]:
     return oauth_sessions.c.id == session_id
 
 
-def _renew(database: Database, provider: Provider, expired: Row[Any]) -> Row[Any]:
-    """The session with new tokens. No connection is held while the provider is asked, which may take ten seconds.
-
-    A front end sends several requests at once, so several find the session expired. A provider that uses each refresh
-    token once serves the first and refuses the rest: inside this process they queue, and one that was refused looks
-    whether another process has renewed the session in the meantime.
-    """
-    with _REFRESH_LOCKS[hash(expired.id) % len(_REFRESH_LOCKS)]:
-        row = _find(database, expired.id)
-        if row is None:
-            raise ApiError(401, "invalid session")
-        if row.expires_at > utcnow():
-            return row
-        if not row.refresh_token:
-            raise ApiError(401, "session expired", renewal_required=True)
-        try:
-            tokens = provider.refresh(row.refresh_token)
-        except ProviderError as error:
-            renewed = _renewed_elsewhere(database, row)
-            if renewed is None:
-                raise ApiError(401, "session expired", renewal_required=True) from error
-            return renewed
-        _store(database, row.id, tokens)
-        renewed = _find(database, row.id)
-    if renewed is None:
+def _renew(database: Database, renewals: Renewals, session_id: str) -> Row[Any]:
+    try:
+        renewals.renew(session_id)
+    except ProviderAway as error:
+        # Not the contract's 401: that is for a provider that refused, and sends the person to a login, which at this
+        # moment cannot succeed either. A front end that is told 401 throws the session away with the work in it; told
+        # 503 it shows the sentence, and its next autosave finds the session where it was.
+        raise ApiError(503, "The login service does not answer. Please try again in a moment.") from error
+    except ProviderError as error:
+        raise ApiError(401, "session expired", renewal_required=True) from error
+    row = _find(database, session_id)
+    if row is None or row.expires_at <= utcnow():
         raise ApiError(401, "invalid session")
-    return renewed
-
-
-def _renewed_elsewhere(database: Database, refused: Row[Any]) -> Row[Any] | None:
-    for pause in _OTHER_REFRESH_WAITS:
-        row = _find(database, refused.id)
-        if row is None or row.expires_at > utcnow():
-            return row
-        time.sleep(pause)
-    return None
-
-
-def _store(database: Database, session_id: str, tokens: Tokens) -> None:
-    values: dict[str, Any] = {"access_token": tokens.access_token, "expires_at": utcnow() + _REFRESHED_FOR}
-    if tokens.refresh_token is not None:
-        values["refresh_token"] = tokens.refresh_token
-    database.write(
-        lambda connection: connection.execute(sa.update(oauth_sessions).where(_is(session_id)).values(values))
-    )
+    return row
 
 
 def _touch(database: Database, row: Row[Any]) -> None:

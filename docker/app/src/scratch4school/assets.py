@@ -1,0 +1,128 @@
+"""Assets in the database: one row for each content and type, and each file under a name that is used once.
+
+A name that followed from the content alone would be shared by uploads that know nothing of each other: one of them
+could come to name a file in the moment in which another, or the sweep, removes it.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .clock import utcnow
+from .database import CommitUnknown, Database
+from .files import FileStore, IncomingFile
+from .tables import assets
+
+
+@dataclass(frozen=True)
+class Upload:
+    """Bytes that are to be an asset; `asset_type` and `data_format` become parts of a path and were checked for it."""
+
+    incoming: IncomingFile
+    asset_type: str
+    data_format: str
+
+
+@dataclass(frozen=True)
+class _New:
+    """An asset whose file lies in its place, and which no row names yet."""
+
+    md5: str
+    size: int
+    asset_type: str
+    data_format: str
+    path: str
+
+
+def put(database: Database, store: FileStore, owner_id: str, upload: Upload) -> str:
+    """Store an upload unless it is there already; returns its id, which is the MD5 of its content."""
+    return put_all(database, store, owner_id, [upload], None)[0]
+
+
+def put_all(
+    database: Database,
+    store: FileStore,
+    owner_id: str,
+    uploads: Sequence[Upload],
+    work: Callable[[Connection, list[str]], object] | None,
+) -> list[str]:
+    """Store the uploads that are not there already, and do `work` in the same transaction; returns the uploads' ids.
+
+    `work` gets the ids too, in the order of the uploads, and may run several times as any unit of work. Without it,
+    and with nothing new to store, there is no transaction. Files that no row came to name are removed at once, unless
+    the answer to the commit was lost: then the sweep decides.
+    """
+    ids = [upload.incoming.digest("md5") for upload in uploads]
+    new: list[_New] = []
+
+    def store_all(connection: Connection) -> set[str]:
+        named = {_record(database, connection, store, owner_id, asset) for asset in new}
+        if work is not None:
+            work(connection, ids)
+        return named
+
+    named: set[str] = set()
+    try:
+        # Always in the same order, so that two who store the same assets cannot wait for each other.
+        for md5, upload in sorted(zip(ids, uploads, strict=True), key=lambda pair: (pair[0], pair[1].asset_type)):
+            if not _is_there(database, store, md5, upload.asset_type):
+                new.append(_keep(store, md5, upload))
+        if new or work is not None:
+            named = database.write(store_all)
+    except CommitUnknown:
+        raise
+    except BaseException:
+        _discard_unnamed(store, new, set())
+        raise
+    _discard_unnamed(store, new, named)
+    return ids
+
+
+def _is_there(database: Database, store: FileStore, md5: str, asset_type: str) -> bool:
+    known = database.read(lambda connection: connection.scalar(_path_of(md5, asset_type)))
+    return known is not None and store.find(known) is not None
+
+
+def _keep(store: FileStore, md5: str, upload: Upload) -> _New:
+    path = store.keep_asset(upload.incoming, upload.asset_type, md5, upload.data_format)
+    return _New(md5, upload.incoming.size, upload.asset_type, upload.data_format, path)
+
+
+def _record(database: Database, connection: Connection, store: FileStore, owner_id: str, asset: _New) -> str:
+    """Let a row name the asset, and return the path that it names: another's, if that one was faster."""
+    connection.execute(
+        database.insert(assets)
+        .values(
+            asset_id=asset.md5,
+            asset_type=asset.asset_type,
+            data_format=asset.data_format,
+            size=asset.size,
+            md5=asset.md5,
+            owner_id=owner_id,
+            file_path=asset.path,
+            created_at=utcnow(),
+        )
+        .on_conflict_do_nothing(index_elements=[assets.c.md5, assets.c.asset_type])
+    )
+    named: str = connection.scalar(_path_of(asset.md5, asset.asset_type).with_for_update())
+    if store.find(named) is not None:
+        return named
+    # A row without its file, as old installations have; these bytes are what it lacks.
+    connection.execute(
+        sa.update(assets)
+        .where(assets.c.md5 == asset.md5, assets.c.asset_type == asset.asset_type)
+        .values(file_path=asset.path, data_format=asset.data_format)
+    )
+    return asset.path
+
+
+def _path_of(md5: str, asset_type: str) -> sa.Select[tuple[str]]:
+    return sa.select(assets.c.file_path).where(assets.c.md5 == md5, assets.c.asset_type == asset_type)
+
+
+def _discard_unnamed(store: FileStore, new: Sequence[_New], named: set[str]) -> None:
+    for asset in new:
+        if asset.path not in named:
+            store.discard(asset.path)

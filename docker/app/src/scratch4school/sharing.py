@@ -1,0 +1,132 @@
+"""Sharing projects with groups, and what a group gets out of it: a list, and copies."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from . import projects
+from .clock import utcnow
+from .database import Database
+from .files import FileStore
+from .projects import NotOwner, Stored
+from .tables import groups, project_groups, user_groups, users
+from .tables import projects as project_rows
+
+COPY_PREFIX = "Copy of "
+
+_IS_SHARED = (
+    sa.select(sa.literal(1))
+    .select_from(project_groups)
+    .join(user_groups, user_groups.c.group_id == project_groups.c.group_id)
+    .where(project_groups.c.project_id == sa.bindparam("project_id"), user_groups.c.user_id == sa.bindparam("user_id"))
+    .limit(1)
+)
+
+
+class NotShared(Exception):
+    """The project is not shared with the user."""
+
+
+def share(database: Database, project_id: int, owner_id: str, group_ids: Sequence[int]) -> Row[Any]:
+    """Share a project with exactly those of `group_ids` that its owner is in; returns its row.
+
+    Without any left the project is shared with nobody. It is no save: the version stays. Raises NotFound and NotOwner.
+    """
+
+    def work(connection: Connection) -> Row[Any]:
+        now = utcnow()
+        owner = sa.select(project_rows.c.owner_id).where(project_rows.c.id == project_id).with_for_update()
+        found = connection.scalar(owner)
+        if found is None:
+            raise projects.NotFound
+        if found != owner_id:
+            raise NotOwner
+        own = sa.select(user_groups.c.group_id).where(
+            user_groups.c.user_id == owner_id, user_groups.c.group_id.in_(group_ids)
+        )
+        wanted = sorted(connection.scalars(own)) if group_ids else []
+        connection.execute(sa.delete(project_groups).where(project_groups.c.project_id == project_id))
+        if wanted:
+            connection.execute(
+                sa.insert(project_groups),
+                [{"project_id": project_id, "group_id": group_id, "published_at": now} for group_id in wanted],
+            )
+        return connection.execute(
+            sa.update(project_rows)
+            .where(project_rows.c.id == project_id)
+            .values(is_published=bool(wanted), updated_at=now)
+            .returning(*project_rows.c)
+        ).one()
+
+    return database.write(work)
+
+
+def shared_with(
+    connection: Connection, project_ids: Sequence[int], seen_by: str | None = None
+) -> dict[int, list[dict[str, Any]]]:
+    """For each project the groups it is shared with; with `seen_by` only those that this user is in."""
+    found: dict[int, list[dict[str, Any]]] = {project_id: [] for project_id in project_ids}
+    if found:
+        statement = (
+            sa.select(project_groups.c.project_id, groups.c.id, groups.c.name, groups.c.external_id)
+            .join(groups, groups.c.id == project_groups.c.group_id)
+            .where(project_groups.c.project_id.in_(list(found)))
+            .order_by(groups.c.name, groups.c.id)
+        )
+        if seen_by is not None:
+            statement = statement.join(
+                user_groups, sa.and_(user_groups.c.group_id == groups.c.id, user_groups.c.user_id == seen_by)
+            )
+        for row in connection.execute(statement):
+            found[row.project_id].append({"id": row.id, "name": row.name, "external_id": row.external_id})
+    return found
+
+
+def is_shared_with(connection: Connection, project: Row[Any], user_id: str) -> bool:
+    """Whether a project is published to a group that the user is in."""
+    if not project.is_published:
+        return False
+    values = {"project_id": project.id, "user_id": user_id}
+    return connection.scalar(_IS_SHARED, values) is not None
+
+
+def shared_with_user(connection: Connection, user_id: str) -> Sequence[Row[Any]]:
+    """Other people's projects that are shared with a group of the user, with their owner's name, newest first."""
+    through_a_group = sa.exists().where(
+        project_groups.c.project_id == project_rows.c.id,
+        project_groups.c.group_id == user_groups.c.group_id,
+        user_groups.c.user_id == user_id,
+    )
+    return connection.execute(
+        sa.select(project_rows, users.c.username.label("owner_name"))
+        .join(users, users.c.id == project_rows.c.owner_id)
+        .where(project_rows.c.is_published, project_rows.c.owner_id != user_id, through_a_group)
+        .order_by(project_rows.c.updated_at.desc(), project_rows.c.id.desc())
+    ).all()
+
+
+def copy(database: Database, store: FileStore, project_id: int, user_id: str, keep_revisions: int) -> Row[Any]:
+    """A project of the user's own with the present content of one that is theirs or shared with them; returns its row.
+
+    Files never change, so the copy names the same ones. Raises NotFound, NotShared, and FileMissing.
+    """
+
+    def work(connection: Connection) -> Row[Any]:
+        now = utcnow()
+        # Until this transaction ends nobody can replace or delete the project, so its files stay named by some row.
+        connection.execute(
+            sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update(read=True)
+        )
+        source = projects.look(connection, project_id)
+        if source.owner_id != user_id and not is_shared_with(connection, source, user_id):
+            raise NotShared
+        if store.find(source.sb3_file_path) is None:
+            raise projects.FileMissing
+        title = f"{COPY_PREFIX}{source.name}"[: projects.TITLE_LENGTH]
+        stored = Stored(source.sb3_file_path, source.size, source.sha256)
+        thumbnail = source.thumbnail_path
+        return projects.insert(connection, user_id, title, source.description, stored, thumbnail, now, keep_revisions)
+
+    return database.write(work)
