@@ -23,6 +23,7 @@ from idp import log_in
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
+LAB = ROOT / "scripts" / "lab"
 HOST = "scratch4school-lab-1"
 URL = "https://localhost:8443"
 CA = str(ROOT / ".lab" / "ca.crt")
@@ -46,6 +47,14 @@ class Run:
         """What Ansible counted for the host: ok, changed, unreachable, failed, skipped, rescued, ignored."""
         line = re.findall(rf"^{re.escape(host)}\s+: (.*)$", self.output, flags=re.MULTILINE)[-1]
         return {word: int(number) for word, number in (pair.split("=") for pair in line.split())}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A lab host: its name, and the address that its pupils type."""
+
+    name: str
+    url: str
 
 
 def start(
@@ -84,13 +93,28 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(1)
 
 
+def lab(*arguments: str) -> str:
+    """What scripts/lab prints; it has to succeed."""
+    ended = subprocess.run([str(LAB), *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
 def on_host(command: str, host: str = HOST) -> str:
     """What a command prints on a lab host; it has to succeed."""
-    ended = subprocess.run(
-        [str(ROOT / "scripts" / "lab"), "ssh", host, command], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
-    return ended.stdout
+    return lab("ssh", host, command)
+
+
+def lab_host(system: str = "trixie", database: str = "postgres") -> Place:
+    """The lab's host of that kind, beside the first; a new one where there is none."""
+    kind = re.compile(rf"^(\S+) +{system}, {database}, .*(https://\S+)$", flags=re.MULTILINE)
+    hosts = lab("status")
+    if not kind.search(hosts):
+        count = len(re.findall(r"https://localhost:844\d", hosts)) + 1
+        lab("up", "--hosts", str(count), "--os", system, "--database", database)
+    found = kind.search(lab("status"))
+    assert found, "the lab did not make the host that was asked for"
+    return Place(*found.groups())
 
 
 def serving(host: str = HOST) -> dict[str, str]:
