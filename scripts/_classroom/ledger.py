@@ -212,10 +212,14 @@ class Ledger:
 
     # What is read
 
-    def read(self, project: Project, floor: int, version: int, sha256: str, data: bytes) -> None:
-        """Judge a project's content that was read as `version`, by somebody who knew of version `floor` when asking."""
+    def read_version(self, project: Project, floor: int, version: int) -> None:
+        """Judge a version that was read by somebody who knew of version `floor` when asking."""
         if version < floor:
             self._break_(Promise.LOST, f"{project}: version {version} was read after version {floor} was there")
+
+    def read(self, project: Project, floor: int, version: int, sha256: str, data: bytes) -> None:
+        """Judge a project's content that was read as `version`, by somebody who knew of version `floor` when asking."""
+        self.read_version(project, floor, version)
         save = self._contents.get(sha256)
         if project.source is not None and version == 1:
             self._read_copy(project, save, data)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import aiohttp
 
@@ -21,9 +22,13 @@ from .pupil import Classroom, Pupil
 from .readback import AT_ONCE, ReadBack, side_by_side
 from .records import Records
 
+T = TypeVar("T")
+
 PROGRESS_SECONDS = 5.0
 # After the load every request under way may end; longer than that no proxy waits, and the rest is in doubt.
 SETTLE_SECONDS = 95.0
+PREPARE_TRIES = 3
+PREPARE_PAUSE = 1.0
 
 
 class LessonFailed(Exception):
@@ -92,7 +97,7 @@ class Lesson:
     async def hold(self) -> Outcome:
         """Hold the whole lesson.
 
-        :raises LessonFailed: when nobody could save a first project.
+        :raises LessonFailed: when somebody could not save a first project; a class that lacks users is another load.
         """
         async with connect(self._plan.url, self._plan.ca) as http:
             pupils = [
@@ -102,13 +107,13 @@ class Lesson:
                 for number, (name, session) in enumerate(self._sessions.items())
             ]
             with self._phase("prepare"):
-                await self._prepare(pupils)
+                writers = await self._prepare(pupils)
+            self._record_in(self._outcome.load, pupils)
             with self._phase("load"):
-                under_way = await self._load(pupils)
+                under_way = await self._load(writers)
             with self._phase("settle"):
                 await self._settle(under_way)
-            for pupil in pupils:
-                pupil.browser.records = self._outcome.around
+            self._record_in(self._outcome.around, pupils)
             await self._read_back(pupils)
         return self._outcome
 
@@ -122,33 +127,35 @@ class Lesson:
         if self._outcome.load.requests >= self._plan.max_requests:
             self.stop(f"after {self._plan.max_requests:,} requests (--max-requests)")
 
+    @staticmethod
+    def _record_in(records: Records, pupils: list[Pupil]) -> None:
+        for pupil in pupils:
+            pupil.browser.records = records
+
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         started = time.monotonic()
         yield
         self._outcome.phases[name] = round(time.monotonic() - started, 2)
 
-    async def _prepare(self, pupils: list[Pupil]) -> None:
-        arrived = 0
+    async def _prepare(self, pupils: list[Pupil]) -> list[Callable[[], Awaitable[None]]]:
+        """Give everybody a project, and the devices theirs; what has to be done in the load."""
+        await side_by_side(AT_ONCE, [lambda pupil=pupil: self._insist(pupil, pupil.arrive) for pupil in pupils])
+        await side_by_side(AT_ONCE, [lambda pupil=pupil: self._insist(pupil, pupil.create) for pupil in pupils])
+        self._say(f"prepare: {len(pupils)} users have a first project")
+        return [pupil.attend for pupil in pupils] + await self._devices(pupils)
 
-        async def arrive(pupil: Pupil) -> None:
-            nonlocal arrived
-            try:
-                await pupil.arrive()
-                arrived += 1
-            except Failed:
-                return
+    async def _insist(self, pupil: Pupil, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what the lesson cannot begin without; LessonFailed when it does not succeed in a few tries."""
+        for attempt in range(PREPARE_TRIES):
+            if attempt:
+                await asyncio.sleep(PREPARE_PAUSE)
+            with contextlib.suppress(Failed):
+                return await work()
+        last = self._outcome.around.failures[-1]
+        raise LessonFailed(f"{pupil.name} could not begin: {last.operation}, {last.status}, {last.message}")
 
-        await side_by_side(AT_ONCE, [lambda pupil=pupil: arrive(pupil) for pupil in pupils])
-        self._say(f"prepare: {arrived} of {len(pupils)} users have a first project")
-        if not arrived:
-            first = self._outcome.around.failures[0]
-            raise LessonFailed(f"Nobody could save a first project: {first.operation}, {first.status}, {first.message}")
-
-    async def _load(self, pupils: list[Pupil]) -> list[asyncio.Task[None]]:
-        for pupil in pupils:
-            pupil.browser.records = self._outcome.load
-        writers = [pupil.attend for pupil in pupils] + await self._devices(pupils)
+    async def _load(self, writers: list[Callable[[], Awaitable[None]]]) -> list[asyncio.Task[None]]:
         cpu, started = time.process_time(), time.monotonic()
         tasks = [asyncio.create_task(attend()) for attend in writers]
         while not self._classroom.stop.is_set():
@@ -164,15 +171,12 @@ class Lesson:
         self._outcome.in_time = self._outcome.load.requests
         return tasks
 
-    async def _devices(self, pupils: list[Pupil]) -> list[Callable]:
+    async def _devices(self, pupils: list[Pupil]) -> list[Callable[[], Awaitable[None]]]:
         """The devices on the two projects that several write to: the first user's and the second's, or both of one."""
         if not self._plan.devices:
             return []
         merged, hasty = pupils[0], pupils[min(1, len(pupils) - 1)]
-        try:
-            together, overwritten = await merged.create(), await hasty.create()
-        except Failed:
-            raise LessonFailed("The projects that several devices save to could not be created.") from None
+        together, overwritten = await self._insist(merged, merged.create), await self._insist(hasty, hasty.create)
         together.contended = overwritten.contended = True
         chance, room = self._chance_of("devices"), self._classroom
         devices = range(1, self._plan.devices + 1)

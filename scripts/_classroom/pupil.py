@@ -82,12 +82,11 @@ class Pupil:
         self._operations, self._weights = list(operations.values()), list(WEIGHTS.values())
 
     async def arrive(self) -> None:
-        """Learn who one is and what one has, and save a first project."""
+        """Learn who one is and what one has. Nothing of one's own may be saved before that."""
         self.username = (await self.browser.ask("user", "GET", "/api/user")).json()["user"]["username"]
         await self.ask_groups()
         listed = (await self.browser.ask("list", "GET", "/api/projects")).json()["projects"]
         self._ledger.expect_former(self.name, [project["id"] for project in listed])
-        await self.create()
 
     async def attend(self) -> None:
         """Do one thing after the other until the lesson ends."""
@@ -198,7 +197,9 @@ class Pupil:
     async def open(self) -> None:
         """Open one of one's own projects, as the editor does: its metadata, then its content."""
         project = self._own()
-        await self.browser.ask("metadata", "GET", f"/api/projects/{project.id}/metadata")
+        floor = project.newest
+        metadata = await self.browser.ask("metadata", "GET", f"/api/projects/{project.id}/metadata")
+        self._ledger.read_version(project, floor, metadata.json()["version"])
         await self.open_project(project)
 
     async def open_shared(self) -> None:

@@ -82,15 +82,14 @@ class ReadBack:
         await side_by_side(AT_ONCE, [self._bound(patiently, what, read) for what, read in work])
 
     async def _project(self, project: Project) -> None:
-        browser = self._pupils[project.owner].browser
+        browser, floor = self._pupils[project.owner].browser, project.newest
         path = f"/api/projects/{project.id}"
         metadata = await browser.ask("metadata", "GET", f"{path}/metadata", expected=NOT_THERE)
         answer = await browser.ask("download", "GET", f"{path}/download", expected=NOT_THERE)
         if 404 in (metadata.status, answer.status):
             return self._ledger.missing(project)
-        # The row first, then the file that the row names: no save comes in between any more.
-        for version in {metadata.json()["version"], answer.version}:
-            self._ledger.read_finally(project, version, hashlib.sha256(answer.body).hexdigest(), answer.body)
+        self._ledger.read_version(project, floor, metadata.json()["version"])
+        self._ledger.read_finally(project, answer.version, hashlib.sha256(answer.body).hexdigest(), answer.body)
         if project.contended:
             self._ledger.read_increments(project, counts(answer.body))
             await self._revisions(browser, project, path)
