@@ -41,6 +41,11 @@ CHECKS = [
 VISITORS = ["owner", "classmate", "teacher", "nobody"]
 # What makes a request get further than the first check: parts as the front end sends them.
 GOOD_PARTS = {"project_file": project_file("fuzz"), "thumbnail": PNG, "asset": b"bytes"}
+GOOD_JSON: dict[str, dict[str, Any]] = {
+    "POST /api/backpack": ITEM,
+    "POST /api/projects/{project_id}/share": {"group_ids": [1]},
+}
+FORM_FIELDS = {"POST /api/assets/": ["type", "format"]}
 # Longer than any column, larger than any number, of the wrong kind, or let pass by a check that is too superficial.
 ODD: list[Any] = [
     *[
@@ -160,11 +165,13 @@ def odd_requests(operation: Any, names: dict[str, str]) -> Iterator[tuple[str, d
             yield f"{path}?{parameter.name}={encoded}", {"data": _parts(GOOD_PARTS)}
         elif text.isascii() and text.isprintable():
             yield path, {"headers": {parameter.name: text}, "data": _parts(GOOD_PARTS)}
-    if "application/json" in {body.media_type for body in operation.body.items}:
-        for name, odd in itertools.product([*ITEM, "title", "group_ids"], ODD):
-            yield path, {"json": {**ITEM, name: odd}}
-    if "multipart/form-data" in {body.media_type for body in operation.body.items}:
-        for name, odd in itertools.product(["version", "type", "format"], ODD):
+    media_types = {body.media_type for body in operation.body.items}
+    if "application/json" in media_types:
+        good = GOOD_JSON.get(operation.label, {"title": "Hund"})
+        for name, odd in itertools.product(good, ODD):
+            yield path, {"json": {**good, name: odd}}
+    if "multipart/form-data" in media_types:
+        for name, odd in itertools.product(FORM_FIELDS.get(operation.label, ["version"]), ODD):
             yield path, {"data": {**_parts(GOOD_PARTS), name: str(odd).encode(errors="replace").decode()}}
 
 
