@@ -5,15 +5,8 @@ from typing import Any
 
 import pytest
 
-from description import DescribedClient
 from helpers import PNG, Device, project_file
 from school import ITEM, School
-
-
-@pytest.fixture
-def app(app: Any) -> Any:
-    app.test_client_class = DescribedClient
-    return app
 
 
 @pytest.fixture
