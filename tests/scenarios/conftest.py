@@ -29,6 +29,12 @@ URL = "https://localhost:8443"
 CA = str(ROOT / ".lab" / "ca.crt")
 PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
 PROJECTS = Path(__file__).with_name("projects")
+INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
+NEWEST_IMAGES = (
+    "for name in base proxy app; do"
+    " sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/$name | head -1; "
+    "done"
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,15 @@ def lab_host(system: str = "trixie", database: str = "postgres") -> Place:
     return Place(*found.groups())
 
 
+def hand_over_images(host: str) -> None:
+    """Give a host the images of the first, as a school with a build host would; building them takes minutes."""
+    on_host(INSTALL_ENGINE, host)
+    images = " ".join(on_host(NEWEST_IMAGES).split())
+    with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {images}"], stdout=subprocess.PIPE) as saving:
+        subprocess.run([str(LAB), "ssh", host, "sudo docker load"], stdin=saving.stdout, check=True)
+    assert saving.returncode == 0
+
+
 def serving(host: str = HOST) -> dict[str, str]:
     """Every container of ours on the host: its name and when it was started."""
     lines = on_host(
@@ -142,6 +157,23 @@ def deployed() -> str:
         run = play("deploy.yml")
         assert run.status == 0, run.output[-4000:]
     return URL
+
+
+@pytest.fixture(scope="session")
+def large(deployed: str) -> Place:
+    """The deployed host with PostgreSQL."""
+    return Place(HOST, deployed)
+
+
+@pytest.fixture(scope="session")
+def small(deployed: str) -> Place:
+    """A deployed host with SQLite; deploys when nothing answers there yet."""
+    place = lab_host(database="sqlite")
+    if status(place.url) != 200:
+        hand_over_images(place.name)
+        run = play("deploy.yml", limit=f"{place.name},localhost")
+        assert run.status == 0, run.output[-4000:]
+    return place
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
-from conftest import HOST, LAB, PROJECTS, ROOT, Place, lab_host, on_host, play, serving, status, wait_for
+from conftest import PROJECTS, ROOT, Place, hand_over_images, lab_host, on_host, play, serving, status, wait_for
 
 # Everything that a deploy made, but for the engine and its images.
 FORGET = """
@@ -17,23 +16,6 @@ sudo systemctl stop scratch4school 2>/dev/null
 command -v docker >/dev/null && sudo docker ps --all --quiet --filter label=scratch4school | xargs -r sudo docker rm -f
 sudo rm -rf /etc/systemd/system/scratch4school.service /etc/scratch4school /var/lib/scratch4school
 """
-INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
-
-
-NEWEST_IMAGES = (
-    "for name in base proxy app; do"
-    " sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/$name | head -1; "
-    "done"
-)
-
-
-def hand_over_images(host: str) -> None:
-    """Give a host the images of the first, as a school with a build host would; building them takes minutes."""
-    on_host(INSTALL_ENGINE, host)
-    images = " ".join(on_host(NEWEST_IMAGES).split())
-    with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {images}"], stdout=subprocess.PIPE) as saving:
-        subprocess.run([str(LAB), "ssh", host, "sudo docker load"], stdin=saving.stdout, check=True)
-    assert saving.returncode == 0
 
 
 @pytest.fixture(scope="module")
