@@ -24,7 +24,7 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from helpers import COMMAND, SOURCE_ON_PATH, BufferedClient, Device, FakeProvider, project_file
+from helpers import COMMAND, SOURCE_ON_PATH, BufferedClient, Device, FakeProvider, Forwarder, project_file
 from scratch4school import config, schema
 from scratch4school.app import create_app
 from scratch4school.claims import identity
@@ -306,6 +306,14 @@ def _wait_until_answering(server: Server) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail(f"the server did not start: {server.log.read_text()}", pytrace=False)
+
+
+@pytest.fixture
+def forwarder(postgres: PostgresServer) -> Iterator[Forwarder]:
+    """A way to PostgreSQL that can be cut; on SQLite there is none."""
+    running = Forwarder(postgres.port)
+    yield running
+    running.cut()
 
 
 @pytest.fixture
