@@ -5,12 +5,15 @@ limits are set with SET LOCAL, and reads run as single statements without a tran
 """
 
 import logging
+import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg2
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
@@ -20,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from . import metrics
 from .config import DatabaseSettings
+from .single_flight import NoAnswer, SingleFlight
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -31,6 +35,9 @@ _CONTENTION_ATTEMPTS = 8
 _CONTENTION_SECONDS = 20.0
 # A restarting pooler or server is back within a second or two; a request waits that long rather than fail.
 _RECONNECT_SECONDS = 4.0
+# Whoever probes gives up after five seconds and has others to ask; a connection that died unnoticed is worth a retry.
+_PROBE_SECONDS = 1.0
+_PROBE_RECONNECT_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 10
 _CONNECT_SECONDS = 5
 
@@ -53,17 +60,22 @@ class Database:
         self.engine = make_engine(settings, connections)
         self.is_sqlite = settings.is_sqlite
         # Both engines share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
-        reading = {"without_begin": True} if self.is_sqlite else {"isolation_level": "AUTOCOMMIT"}
-        self._reading = self.engine.execution_options(**reading)
+        self._reading = self.engine.execution_options(without_transaction=True)
+        self._probes: SingleFlight[Any] = SingleFlight(_PROBE_SECONDS)
 
-    def read(self, work: Work[T]) -> T:
-        """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had."""
+    def read(self, work: Work[T], patience: float | None = None) -> T:
+        """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had.
+
+        A database that is away is tried again for `patience` seconds, or for as long as a person would wait.
+        """
 
         def attempt() -> T:
-            with self._reading.connect() as connection:
+            with _connection(self._reading) as connection:
+                if not self.is_sqlite:
+                    _leave_transactions(connection)
                 return work(connection)
 
-        return self._persist(attempt)
+        return self._persist(attempt, patience)
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` once it is committed.
@@ -73,7 +85,7 @@ class Database:
         """
 
         def attempt() -> T:
-            with self.engine.connect() as connection, connection.begin() as transaction:
+            with _connection(self.engine) as connection, connection.begin() as transaction:
                 if not self.is_sqlite:
                     connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'")
                 result = work(connection)
@@ -81,6 +93,24 @@ class Database:
                 return result
 
         return self._persist(attempt)
+
+    def probe(self, work: Work[T]) -> T:
+        """What `read` does, for those who ask every few seconds: after a second at most, else DatabaseUnavailable.
+
+        A pooler without a server takes a question and keeps it for a while. One probe at a time waits for that, and
+        the others are told so at once, or they would come to hold all connections of the process.
+        """
+        try:
+            return self._probes.call("probe", lambda: self.read(work, _PROBE_RECONNECT_SECONDS))
+        except NoAnswer as error:
+            raise DatabaseUnavailable(str(error)) from error
+
+    def refuses_writes(self, connection: Connection) -> bool:
+        """Whether the database only lets itself be read now: a standby, a server set read-only, a file of others."""
+        if not self.is_sqlite:
+            return connection.scalar(sa.text("SELECT current_setting('transaction_read_only')")) == "on"
+        file = Path(self.engine.url.database or "")
+        return not all(os.access(path, os.W_OK, effective_ids=True) for path in (file, file.parent))
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's dialect, which knows ON CONFLICT."""
@@ -97,9 +127,10 @@ class Database:
                 raise CommitUnknown("the connection broke while committing") from error
             raise
 
-    def _persist(self, attempt: Callable[[], T]) -> T:
+    def _persist(self, attempt: Callable[[], T], patience: float | None = None) -> T:
         """Repeat `attempt` with growing, jittered pauses as long as the database says that this helps."""
         started = time.monotonic()
+        reconnect_seconds = _RECONNECT_SECONDS if patience is None else patience
         tries = 0
         while True:
             tries += 1
@@ -118,7 +149,7 @@ class Database:
                         metrics.UNAVAILABLE.inc()
                         raise DatabaseUnavailable("the database cannot do this now") from error
                     raise
-                limit = _RECONNECT_SECONDS if reason == "disconnect" else _CONTENTION_SECONDS
+                limit = reconnect_seconds if reason == "disconnect" else _CONTENTION_SECONDS
                 exhausted = time.monotonic() - started > limit
                 exhausted |= reason != "disconnect" and tries >= _CONTENTION_ATTEMPTS
                 if exhausted:
@@ -128,6 +159,25 @@ class Database:
                 metrics.RETRIES.labels(reason).inc()
             # The jitter keeps the losers of one collision from meeting again at the next.
             time.sleep(random.uniform(0.2, 1.0) * min(0.5, 0.01 * 2**tries))  # noqa: S311
+
+
+def _connection(engine: Engine) -> Connection:
+    """A connection of the pool, whose wait for it is counted whether it came or not."""
+    with metrics.POOL_WAIT_SECONDS.time():
+        return engine.connect()
+
+
+def _leave_transactions(connection: Connection) -> None:
+    """Let PostgreSQL's driver send statements as they are, until the connection is back in the pool.
+
+    SQLAlchemy's own AUTOCOMMIT is undone by a question to the server after the pool has stopped expecting trouble: on
+    a connection that broke meanwhile it fails a read that had its answer, and the pool is a connection short for good.
+    """
+    try:
+        connection.connection.driver_connection.autocommit = True  # type: ignore[union-attr]
+    except psycopg2.Error as error:
+        connection.invalidate(error)
+        raise OperationalError("(autocommit)", {}, error) from error
 
 
 def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
@@ -146,12 +196,14 @@ def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
         _prepare_sqlite(engine)
         return engine
     password = settings.password.reveal() if settings.password else None
-    return sa.create_engine(
+    engine = sa.create_engine(
         settings.url.set(password=password),
         connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "scratch4school"},
         use_native_hstore=False,
         **options,
     )
+    _return_to_transactions(engine)
+    return engine
 
 
 def retry_reason(error: DBAPIError) -> str | None:
@@ -185,6 +237,14 @@ def _is_disconnect(error: DBAPIError) -> bool:
     return code.startswith(("08", "57P0")) or code == "53300"
 
 
+def _return_to_transactions(engine: Engine) -> None:
+    # Here an error makes the pool throw the connection away, which is right for one that breaks at this moment.
+    @sa.event.listens_for(engine, "reset")
+    def reset(connection: Any, _record: object, _state: object) -> None:
+        if connection.autocommit:
+            connection.autocommit = False
+
+
 def _prepare_sqlite(engine: Engine) -> None:
     """Give SQLite the guarantees that PostgreSQL has by default."""
 
@@ -199,5 +259,5 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("without_begin"):
+        if not connection.get_execution_options().get("without_transaction"):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
