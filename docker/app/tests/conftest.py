@@ -25,7 +25,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from description import DescribedClient
-from helpers import COMMAND, SOURCE_ON_PATH, Device, FakeProvider, project_file
+from helpers import COMMAND, SOURCE_ON_PATH, Device, FakeProvider, Forwarder, project_file
 from scratch4school import config, schema
 from scratch4school.app import create_app
 from scratch4school.claims import identity
@@ -307,6 +307,14 @@ def _wait_until_answering(server: Server) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail(f"the server did not start: {server.log.read_text()}", pytrace=False)
+
+
+@pytest.fixture
+def forwarder(postgres: PostgresServer) -> Iterator[Forwarder]:
+    """A way to PostgreSQL that can be cut; on SQLite there is none."""
+    running = Forwarder(postgres.port)
+    yield running
+    running.cut()
 
 
 @pytest.fixture

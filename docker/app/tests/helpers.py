@@ -1,12 +1,16 @@
 """What several tests share and no fixture: project files, a device that saves, an identity provider over real HTTP."""
 
 import contextlib
+import http.client
 import io
 import json
 import secrets
+import socket
+import struct
 import sys
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,6 +203,100 @@ class FakeProvider:
                 """Say nothing; pytest shows what matters."""
 
         return Handler
+
+
+class Forwarder:
+    """A TCP port that leads to another one, and can be cut or made to swallow everything.
+
+    `questions` counts what was sent to the target, in parts that wait for an answer.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        self._is_muted = False
+        self.questions = 0
+        self.port = 0
+        self.open()
+
+    def open(self) -> None:
+        """Lead to the target, from now on or again."""
+        self._is_muted = False
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        """Reset all connections and refuse new ones."""
+        # Closing alone would leave the thread in its accept, and the port open.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for end in self._sockets:
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RD)
+                end.close()
+            self._sockets.clear()
+
+    def mute(self) -> None:
+        """Take connections and what is sent over them, and let nothing through: a pooler without its server."""
+        self._is_muted = True
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            with self._lock:
+                self._sockets |= {near, far}
+            for ends in ((near, far, 1), (far, near, 0)):
+                threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, counts: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                self.questions += counts
+                if not self._is_muted:
+                    sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+class SlowUpload:
+    """A save whose body arrives in two parts, with whatever the test does in between."""
+
+    def __init__(self, url: str, session_id: str, content: bytes, method: str = "POST", path: str = "") -> None:
+        head = b'--b\r\nContent-Disposition: form-data; name="project_file"; filename="p"\r\n\r\n'
+        self._body = head + content + b"\r\n--b--\r\n"
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+        self._connection.putrequest(method, f"/api/projects{path}")
+        self._connection.putheader("X-Session-ID", session_id)
+        self._connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+        self._connection.putheader("Content-Length", str(len(self._body)))
+        self._connection.endheaders(self._body[: len(self._body) // 2])
+
+    def finish(self, step: int = 1_000_000) -> int:
+        """Send the rest in parts of `step` bytes; returns the answer's status."""
+        for start in range(len(self._body) // 2, len(self._body), step):
+            self._connection.send(self._body[start : min(start + step, len(self._body))])
+        response = self._connection.getresponse()
+        response.read()
+        self._connection.close()
+        return response.status
+
+    def give_up(self) -> None:
+        """Close the connection before the body is whole."""
+        self._connection.close()
+
+
+def metric(url: str, name: str) -> float:
+    """One number of a running server's /metrics, by its name and labels."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as response:
+        lines = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if line[0] != "#")
+    return float(lines.get(name, 0))
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from helpers import Device, project_file
+from helpers import Device, Forwarder, project_file
 from scratch4school.config import Settings
 from scratch4school.database import Database, DatabaseUnavailable, make_engine
 from scratch4school.services import Services
@@ -173,6 +173,22 @@ def test_restarted_server_is_not_noticed(services: Services) -> None:
     assert count(database, users) == 2
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_units_of_work_take_no_more_round_trips_than_they_need(settings: Settings, forwarder: Forwarder) -> None:
+    """A read is its statement; a write is BEGIN, its time limits, its statement and COMMIT."""
+    through = replace(settings.database, url=settings.database.url.set(port=forwarder.port))
+    database = Database(through, connections=1)
+
+    def trips(unit: Callable[..., Any]) -> int:
+        before = forwarder.questions
+        unit(lambda connection: connection.execute(sa.text("SELECT 1")))
+        return forwarder.questions - before
+
+    database.read(lambda connection: connection.execute(sa.text("SELECT 1")))
+    assert [trips(unit) for unit in (database.read, database.write, database.read, database.read)] == [1, 4, 1, 1]
+    database.dispose()
+
+
 def test_references_are_enforced(database: Database) -> None:
     with pytest.raises(sa.exc.IntegrityError):
         database.write(
@@ -254,7 +270,7 @@ def test_database_away_is_503_with_retry_after(
     assert (ready.status_code, ready.json["problems"]) == (503, ["database: DatabaseUnavailable"])
 
 
-def _locked(database: Database, _work: object) -> None:
+def _locked(database: Database, _work: object, _patience: float | None = None) -> None:
     def attempt() -> None:
         raise contention(is_sqlite=True)
 

@@ -1,10 +1,9 @@
 """The application factory: settings in, a Flask application out; gunicorn calls `create_app` in each worker."""
 
 import os
-import time
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask
 from werkzeug.routing import IntegerConverter
 
 from . import (
@@ -80,7 +79,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         renewals=Renewals(database, provider, settings.uploads / INCOMING / "renewals.lock"),
     )
     errors.init_app(app, BODY_LIMIT)
-    _measure(app)
+    logs.init_app(app)
+    metrics.init_app(app)
     for module in _ROUTES:
         app.register_blueprint(module.blueprint)
     _small_routes(app)
@@ -112,22 +112,3 @@ def _small_routes(app: Flask) -> None:
         user_id = current().user_id
         found = services().database.read(lambda connection: users.groups_of(connection, user_id))
         return {"groups": [users.group_json(row) for row in found]}
-
-
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
-
-
-def _measure(app: Flask) -> None:
-    @app.before_request
-    def start() -> None:
-        g.started = time.perf_counter()
-
-    @app.after_request
-    def finish(response: Response) -> Response:
-        # The rule and not the path: paths would make a new time series of every project.
-        route = request.url_rule.rule if request.url_rule is not None else "none"
-        seconds = time.perf_counter() - g.started
-        # Likewise the method, which is whatever the client cares to send: each new one would take memory for good.
-        method = request.method if request.method in _METHODS else "other"
-        metrics.REQUEST_SECONDS.labels(method, route, response.status_code).observe(seconds)
-        return response

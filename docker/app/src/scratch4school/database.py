@@ -5,10 +5,12 @@ limits are set with SET LOCAL, and reads run as single statements without a tran
 """
 
 import logging
+import os
 import random
 import sqlite3
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg2.extensions
@@ -21,6 +23,7 @@ from sqlalchemy.pool import NullPool
 
 from . import metrics
 from .config import DatabaseSettings
+from .single_flight import NoAnswer, SingleFlight
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -32,6 +35,9 @@ _CONTENTION_ATTEMPTS = 8
 _CONTENTION_SECONDS = 20.0
 # A restarting pooler or server is back within a second or two; a request waits that long rather than fail.
 _RECONNECT_SECONDS = 4.0
+# Whoever probes gives up after five seconds and has others to ask; a connection that died unnoticed is worth a retry.
+_PROBE_SECONDS = 1.0
+_PROBE_RECONNECT_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 10
 _CONNECT_SECONDS = 5
 _BEGIN = "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'"
@@ -56,15 +62,19 @@ class Database:
         self.is_sqlite = settings.is_sqlite
         # Both share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
         self._reading = self.engine.execution_options(without_begin=True)
+        self._probes: SingleFlight[Any] = SingleFlight(_PROBE_SECONDS)
 
-    def read(self, work: Work[T]) -> T:
-        """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had."""
+    def read(self, work: Work[T], patience: float | None = None) -> T:
+        """The result of `work`, whose statements only read; DatabaseUnavailable when there is no answer to be had.
+
+        A database that is away is tried again for `patience` seconds, or for as long as a person would wait.
+        """
 
         def attempt() -> T:
-            with self._reading.connect() as connection:
+            with _connection(self._reading) as connection:
                 return work(connection)
 
-        return self._persist(attempt)
+        return self._persist(attempt, patience)
 
     def write(self, work: Work[T]) -> T:
         """The result of `work` once it is committed.
@@ -74,12 +84,30 @@ class Database:
         """
 
         def attempt() -> T:
-            with self.engine.connect() as connection, connection.begin() as transaction:
+            with _connection(self.engine) as connection, connection.begin() as transaction:
                 result = work(connection)
                 self._commit(transaction)
                 return result
 
         return self._persist(attempt)
+
+    def probe(self, work: Work[T]) -> T:
+        """What `read` does, for those who ask every few seconds: after a second at most, else DatabaseUnavailable.
+
+        A pooler without a server takes a question and keeps it for a while. One probe at a time waits for that, and
+        the others are told so at once, or they would come to hold all connections of the process.
+        """
+        try:
+            return self._probes.call("probe", lambda: self.read(work, _PROBE_RECONNECT_SECONDS))
+        except NoAnswer as error:
+            raise DatabaseUnavailable(str(error)) from error
+
+    def refuses_writes(self, connection: Connection) -> bool:
+        """Whether the database only lets itself be read now: a standby, a server set read-only, a file of others."""
+        if not self.is_sqlite:
+            return connection.scalar(sa.text("SELECT current_setting('transaction_read_only')")) == "on"
+        file = Path(self.engine.url.database or "")
+        return not all(os.access(path, os.W_OK, effective_ids=True) for path in (file, file.parent))
 
     def insert(self, table: sa.Table) -> Any:
         """An INSERT of this database's dialect, which knows ON CONFLICT."""
@@ -96,9 +124,10 @@ class Database:
                 raise CommitUnknown("the connection broke while committing") from error
             raise
 
-    def _persist(self, attempt: Callable[[], T]) -> T:
+    def _persist(self, attempt: Callable[[], T], patience: float | None = None) -> T:
         """Repeat `attempt` with growing, jittered pauses as long as the database says that this helps."""
         started = time.monotonic()
+        reconnect_seconds = _RECONNECT_SECONDS if patience is None else patience
         tries = 0
         while True:
             tries += 1
@@ -117,7 +146,7 @@ class Database:
                         metrics.UNAVAILABLE.inc()
                         raise DatabaseUnavailable("the database cannot do this now") from error
                     raise
-                limit = _RECONNECT_SECONDS if reason == "disconnect" else _CONTENTION_SECONDS
+                limit = reconnect_seconds if reason == "disconnect" else _CONTENTION_SECONDS
                 exhausted = time.monotonic() - started > limit
                 exhausted |= reason != "disconnect" and tries >= _CONTENTION_ATTEMPTS
                 if exhausted:
@@ -127,6 +156,12 @@ class Database:
                 metrics.RETRIES.labels(reason).inc()
             # The jitter keeps the losers of one collision from meeting again at the next.
             time.sleep(random.uniform(0.2, 1.0) * min(0.5, 0.01 * 2**tries))  # noqa: S311
+
+
+def _connection(engine: Engine) -> Connection:
+    """A connection of the pool, whose wait for it is counted whether it came or not."""
+    with metrics.POOL_WAIT_SECONDS.time():
+        return engine.connect()
 
 
 def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:

@@ -7,6 +7,7 @@ from flask import Flask, Response, jsonify
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from .database import DatabaseUnavailable
+from .logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +30,21 @@ def init_app(app: Flask, body_limit: int) -> None:
 
     @app.errorhandler(ApiError)
     def api_error(error: ApiError) -> tuple[Response, int, dict[str, str]]:
-        return jsonify(error=error.message, **error.fields), error.status, _RETRY if error.status == 503 else {}
+        if error.status == 503:
+            return _failure(error.message, **error.fields), 503, _RETRY
+        return jsonify(error=error.message, **error.fields), error.status, {}
 
     @app.errorhandler(DatabaseUnavailable)
     def unavailable(error: DatabaseUnavailable) -> tuple[Response, int, dict[str, str]]:
         log.warning("database unavailable", extra={"reason": str(error)})
         message = "The service is busy or its database is restarting. Please try again in a moment."
-        return jsonify(error=message), 503, _RETRY
+        return _failure(message), 503, _RETRY
 
     @app.errorhandler(OSError)
     def storage(error: OSError) -> tuple[Response, int, dict[str, str]]:
         log.error("storage failed", exc_info=error)
         message = "The file could not be stored. Please try again in a moment."
-        return jsonify(error=message), 503, _RETRY
+        return _failure(message), 503, _RETRY
 
     @app.errorhandler(RequestEntityTooLarge)
     def too_large(_error: RequestEntityTooLarge) -> tuple[Response, int]:
@@ -51,7 +54,8 @@ def init_app(app: Flask, body_limit: int) -> None:
     def http_error(error: HTTPException) -> Response:
         response = error.get_response()
         if error.code is not None and error.code >= 400:
-            answer = jsonify(error=_SENTENCES.get(error.code) or error.description or error.name)
+            message = _SENTENCES.get(error.code) or error.description or error.name
+            answer = _failure(message) if error.code >= 500 else jsonify(error=message)
             response.set_data(answer.get_data())
             response.content_type = "application/json"
         return response  # type: ignore[return-value]
@@ -59,4 +63,9 @@ def init_app(app: Flask, body_limit: int) -> None:
     @app.errorhandler(Exception)
     def unexpected(error: Exception) -> tuple[Response, int]:
         log.error("request failed", exc_info=error)
-        return jsonify(error="Something went wrong on the server. It has been noted in its log."), 500
+        return _failure("Something went wrong on the server. It has been noted in its log."), 500
+
+
+def _failure(message: str, **fields: Any) -> Response:
+    """The body of an answer that is our fault, with what finds it in the log: a teacher can read it to the sysadmin."""
+    return jsonify(error=message, **fields, request_id=request_id())

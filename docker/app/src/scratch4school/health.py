@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Blueprint, Response, request
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from . import metrics, schema
-from .database import DatabaseUnavailable
+from .database import Database, DatabaseUnavailable
 from .errors import ApiError
 from .services import services
 
@@ -29,13 +30,14 @@ def ready() -> tuple[dict[str, Any], int]:
     problems: list[str] = []
     revision = None
     try:
-        revision = available.database.read(schema.stamped_revision)
+        revision, refuses_writes = available.database.probe(lambda connection: _look(available.database, connection))
         if not schema.is_acceptable(revision):
             problems.append(
                 f"schema: the database is at revision {revision or 'none'}, "
                 f"this release needs {schema.head()} or newer; run `scratch4school db upgrade`"
             )
-        available.database.read(lambda connection: connection.execute(sa.text("SELECT 1 FROM projects LIMIT 1")))
+        if refuses_writes:
+            problems.append("database: it can only be read now; a standby or a read-only setting or disk does that")
     except (DatabaseUnavailable, SQLAlchemyError) as error:
         # A database error's own text is for the log of the database; its kind says enough here.
         problems.append(f"database: {type(error).__name__}")
@@ -47,6 +49,13 @@ def ready() -> tuple[dict[str, Any], int]:
     if problems:
         return {**answer, "status": "not ready", "error": "; ".join(problems), "problems": problems}, 503
     return {**answer, "status": "ready"}, 200
+
+
+def _look(database: Database, connection: Connection) -> tuple[str | None, bool]:
+    revision = schema.stamped_revision(connection)
+    if schema.is_acceptable(revision):
+        connection.execute(sa.text("SELECT 1 FROM projects LIMIT 1"))
+    return revision, database.refuses_writes(connection)
 
 
 @blueprint.get("/metrics")

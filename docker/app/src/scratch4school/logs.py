@@ -1,15 +1,29 @@
-"""Logs as one JSON object a line on standard output, without session ids, tokens or query strings."""
+"""Logs as one JSON object a line on standard output, each with the id of its request, none with who made it.
+
+A log is read by more people than the data it is about. Session ids, tokens, names and user ids stand in query strings,
+in paths, in headers, and in the messages of the libraries that handle them; none of these is logged as it came.
+"""
 
 import json
 import logging
+import re
 import sys
 import traceback
+import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from flask import Flask, Response, has_request_context, request
 from gunicorn.glogging import Logger
+from psycopg2 import Error as PostgresError
+from sqlalchemy.exc import DBAPIError
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_REQUEST_ID = re.compile(r"[0-9A-Za-z-]{8,64}")
+# Where a request's id, route and project wait in its WSGI environment for the access log, which Flask does not see.
+_ID_KEY, _ROUTE_KEY, _PROJECT_KEY = "scratch4school.request_id", "scratch4school.route", "scratch4school.project"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,10 +36,58 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if has_request_context():
+            entry["request_id"] = request_id()
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info and record.exc_info[0] is not None:
-            entry["exception"] = "".join(traceback.format_exception(*record.exc_info))
+            entry["exception"] = "".join(_told(record.exc_info[1]))
         return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def _told(error: BaseException | None) -> Iterator[str]:
+    """An exception and its causes, each with where it happened; what a database says of the values is left out."""
+    if error is None:
+        return
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    yield from _told(cause)
+    yield "".join(traceback.format_tb(error.__traceback__))
+    if isinstance(error, DBAPIError):
+        # Its text repeats the driver's, which quotes the row: "Key (username)=(ada) already exists".
+        yield f"{type(error).__name__}: {error.statement}\n"
+    elif isinstance(error, PostgresError):
+        yield f"{type(error).__name__}: {error.pgcode}\n"
+    else:
+        yield "".join(traceback.format_exception_only(error))
+
+
+def request_id() -> str:
+    """The id of the present request: the proxy's, or one of our own where that is missing or is no mere id."""
+    known = request.environ.get(_ID_KEY)
+    if known is None:
+        given = request.headers.get("X-Request-ID", "")
+        known = request.environ[_ID_KEY] = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return str(known)
+
+
+def method_of(name: str | None) -> str:
+    """A request's method, or `other`: it is whatever a client cares to send."""
+    return name if name in METHODS else "other"
+
+
+def init_app(app: Flask) -> None:
+    """Give each request an id, and its answer the same one."""
+
+    @app.before_request
+    def note() -> None:
+        request_id()
+        # The rule and not the path, in which a name may stand; a path that matches no rule may be anything.
+        request.environ[_ROUTE_KEY] = request.url_rule.rule if request.url_rule is not None else None
+        request.environ[_PROJECT_KEY] = (request.view_args or {}).get("project_id")
+
+    @app.after_request
+    def name(response: Response) -> Response:
+        response.headers["X-Request-ID"] = request_id()
+        return response
 
 
 def init() -> None:
@@ -49,17 +111,26 @@ class GunicornLogger(Logger):
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: Any) -> None:
         try:
-            self.access_log.info(
-                "request",
-                extra={
-                    "method": environ.get("REQUEST_METHOD"),
-                    # The path alone: the query string may carry a session id or a code from the identity provider.
-                    "path": environ.get("PATH_INFO"),
-                    "status": int(str(resp.status).split(" ", 1)[0]),
-                    "bytes": getattr(resp, "sent", None),
-                    "seconds": round(request_time.total_seconds(), 4),
-                    "client": environ.get("HTTP_X_REAL_IP") or environ.get("REMOTE_ADDR"),
-                },
-            )
+            entry = {
+                "request_id": environ.get(_ID_KEY),
+                "method": method_of(environ.get("REQUEST_METHOD")),
+                "route": environ.get(_ROUTE_KEY),
+                "project": environ.get(_PROJECT_KEY),
+                "status": int(str(resp.status).split(" ", 1)[0]),
+                "bytes": getattr(resp, "sent", None),
+                "seconds": round(request_time.total_seconds(), 4),
+            }
+            self.access_log.info("request", extra={key: value for key, value in entry.items() if value is not None})
         except Exception:
             self.exception("the access log could not be written")
+
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """A warning; where a request cannot be read only why, because gunicorn quotes the header that it fell over."""
+        if msg.startswith("Invalid request"):
+            super().warning("a request could not be read", extra={"reason": type(sys.exc_info()[1]).__name__})
+        else:
+            super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """An error with its traceback, but without the address of the request, which gunicorn would put behind it."""
+        super().exception(msg.partition(" %")[0], **kwargs)
