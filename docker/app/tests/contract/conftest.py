@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from contract.school import ITEM, School
 from helpers import PNG, Device, project_file
-from school import ITEM, School
 
 
 @pytest.fixture

@@ -27,9 +27,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from contract.school import ITEM, School
 from description import DESCRIPTION
 from helpers import PNG, project_file
-from school import ITEM, School
 
 CHECKS = [
     not_a_server_error,

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from contract.school import ITEM, Ask, School
 from helpers import PNG, project_file
-from school import ITEM, Ask, School
 from scratch4school.database import Database
 from scratch4school.services import Services
 

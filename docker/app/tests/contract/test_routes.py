@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from contract.school import BASE64, ITEM, Ask, School
 from description import operations
 from helpers import PNG, Device, project_content, project_file
-from school import BASE64, ITEM, Ask, School
 from scratch4school.services import Services
 from scratch4school.tables import projects, users
 
