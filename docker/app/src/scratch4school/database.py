@@ -239,7 +239,8 @@ def _prepare_postgres(engine: Engine) -> None:
 
     @sa.event.listens_for(engine, "rollback")
     def roll_back(connection: Connection) -> None:
-        if not _is_reading(connection):
+        # A connection that broke has nothing to roll back, and asking it to would hide what broke it.
+        if not _is_reading(connection) and not connection.invalidated:
             connection.exec_driver_sql("ROLLBACK")
 
     @sa.event.listens_for(engine, "reset")
