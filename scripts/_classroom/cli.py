@@ -161,17 +161,18 @@ def hold(options: argparse.Namespace, stack: target.Target, sessions: dict[str, 
 def stop_on_signal(stop: Callable[[str], None]) -> None:
     """Let the first SIGINT or SIGTERM end the load, and the second one this process."""
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    seen: list[signal.Signals] = []
 
-    def first(name: str) -> None:
-        say(f"{name}: the load ends here, what was saved is read back; a second one ends at once")
-        stop(f"by {name}")
-        for number in signals:
-            loop.remove_signal_handler(number)
+    def receive(number: signal.Signals) -> None:
+        seen.append(number)
+        if len(seen) > 1:
             signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        say(f"{number.name}: the load ends here, what was saved is read back; a second one ends at once")
+        stop(f"by {number.name}")
 
-    for number in signals:
-        loop.add_signal_handler(number, first, number.name)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, receive, number)
 
 
 class Progress:

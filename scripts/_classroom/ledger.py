@@ -240,8 +240,8 @@ class Ledger:
 
     def read_finally(self, project: Project, version: int, sha256: str, data: bytes) -> None:
         """Judge what is there at the end: every acknowledged save counted, each in doubt at most once."""
-        doubts = project.doubts
         self.read(project, project.newest, version, sha256, data)
+        doubts = project.doubts
         least = len(project.versions) + (1 if project.source is not None and 1 not in project.versions else 0)
         if version < least:
             missing = least - version

@@ -16,6 +16,7 @@ from aiohttp import web
 
 # Every so many-th request of a kind is the one that goes wrong.
 EVERY = 5
+PASSWORD = "of everybody"
 
 
 @dataclass
@@ -45,9 +46,11 @@ class FakeSchool:
         self.assets: dict[str, bytes] = {}
         self._ids = itertools.count(1)
         self._turns: dict[str, int] = {}
-        app = web.Application(client_max_size=1 << 25)
+        app = web.Application(client_max_size=1 << 25, middlewares=[self._wait])
         app.add_routes(
             [
+                web.get("/backend/login", self._login),
+                web.post("/provider", self._provider),
                 web.post("/backend/api/projects", self._create),
                 web.get("/backend/api/projects", self._list),
                 web.put("/backend/api/projects/{id}", self._update),
@@ -59,6 +62,9 @@ class FakeSchool:
                 web.route("*", "/backend/api/{rest:.*}", self._other),
             ]
         )
+        # Cleared, it keeps every request waiting, as a server does that hangs.
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._runner = web.AppRunner(app, access_log=None)
 
     async def __aenter__(self) -> FakeSchool:
@@ -75,6 +81,26 @@ class FakeSchool:
             return False
         self._turns[fault] = self._turns.get(fault, 0) + 1
         return self._turns[fault] % EVERY == 0
+
+    @web.middleware
+    async def _wait(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        await self.answers.wait()
+        return await handler(request)
+
+    async def _login(self, _request: web.Request) -> web.StreamResponse:
+        """The provider's first page; it asks for the name, and the next one for the password, as the lab's does."""
+        return _page('<form action="/provider"><input name="login"></form>')
+
+    async def _provider(self, request: web.Request) -> web.StreamResponse:
+        fields = await request.post()
+        if "password" not in fields:
+            hidden = f'<input name="user" value="{fields["login"]}">'
+            return _page(f'<form action="/provider">{hidden}<input name="password"></form>')
+        if fields["password"] != PASSWORD:
+            return _page("The password is wrong.")
+        raise web.HTTPFound(f"{self.url}/?session_id={fields['user']}")
 
     async def _create(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -204,6 +230,10 @@ class FakeSchool:
         number = next(self._ids)
         self.projects[number] = project
         return number
+
+
+def _page(html: str) -> web.Response:
+    return web.Response(text=html, content_type="text/html")
 
 
 def _user(request: web.Request) -> str:
