@@ -13,10 +13,14 @@ PASSWORD = Path(__file__).with_name("password.txt").read_text().strip()
 PORTS = (8443, 8444, 8445, 8446)
 SCOPES = ["openid", "profile", "uuid", "email", "groups"]
 
-PUPILS = [f"pupil{number:02}" for number in range(1, 31)]
+# Enough for scripts/classroom to be a hundred of them, each in a class with classmates to share with.
+PUPILS = [f"pupil{number:02}" for number in range(1, 121)]
 GROUPS = {
     "klasse.5a": PUPILS[:15],
-    "klasse.5b": PUPILS[15:],
+    "klasse.5b": PUPILS[15:30],
+    "klasse.6a": PUPILS[30:60],
+    "klasse.6b": PUPILS[60:90],
+    "klasse.7a": PUPILS[90:],
     "lehrer": ["lehrer1", "lehrer2"],
     "admins": ["admin1"],
 }

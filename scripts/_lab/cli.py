@@ -34,25 +34,31 @@ def ensure_engine() -> None:
 
 
 def choose_hosts(
-    wanted: int | None, system: str | None, existing: dict[str, dict]
-) -> tuple[list[Host], dict[str, str]]:
-    """The hosts of the lab and the system of each.
+    wanted: int | None, wishes: dict[str, str | None], existing: dict[str, dict]
+) -> tuple[list[Host], dict[str, dict[str, str]]]:
+    """The hosts of the lab and the traits of each: its `system` and its `database`.
 
-    Without a wish there are as many as exist, or one. Hosts that exist keep their system, so a wish for another one
-    holds for those that are new; LabError when it would then hold for none.
+    Without a wish for their number there are as many as exist, or one. Hosts that exist keep their traits, so a wish
+    for another one holds for those that are new; LabError when it would then hold for none.
     """
     present = [host for host in plan.hosts(plan.MOST_HOSTS) if host.name in existing]
     count = wanted or max(1, len(present))
     if len(present) > count:
         raise LabError(f"The lab has {len(present)} hosts already; run `scripts/lab down` first to have fewer.")
     hosts = plan.hosts(count)
-    systems = {
-        host.name: existing[host.name]["system"] if host in present else system or plan.SYSTEMS[0] for host in hosts
+    defaults = {"system": plan.SYSTEMS[0], "database": plan.DATABASES[0]}
+    traits = {
+        host.name: {
+            trait: existing[host.name][trait] if host in present else wishes.get(trait) or default
+            for trait, default in defaults.items()
+        }
+        for host in hosts
     }
-    if system and system not in systems.values():
-        present_system = systems[hosts[0].name]
-        raise LabError(f"The lab runs {present_system} already; run `scripts/lab down` first to have {system}.")
-    return hosts, systems
+    for trait, wish in wishes.items():
+        if wish and all(has[trait] != wish for has in traits.values()):
+            has = traits[hosts[0].name][trait]
+            raise LabError(f"The lab runs {has} already; run `scripts/lab down` first to have {wish}.")
+    return hosts, traits
 
 
 def refuse_foreign_lab(existing: dict[str, dict]) -> None:
@@ -86,19 +92,20 @@ def make_keys(hosts: list[Host]) -> None:
         step.note = f"made for {', '.join(made)}" if made else "unchanged"
 
 
-def bring_up_host(host: Host, system: str, state: str | None) -> None:
+def bring_up_host(host: Host, traits: dict[str, str], state: str | None) -> None:
     if state is None:
-        with phase(f"image lab-host {system}") as step:
-            image, built = images.build_host(system)
+        with phase(f"image lab-host {traits['system']}") as step:
+            image, built = images.build_host(traits["system"])
             step.note = f"built {image}" if built else f"unchanged {image}"
     with phase(host.name) as step:
         if state is None:
-            containers.start_host(host, image, system)
+            containers.start_host(host, image, traits)
         elif state != "running":
             containers.start_again(host.name)
         if state != "running" or not containers.is_reachable(host):
             containers.wait_for_host(host)
-        step.note = f"{system}, {host.address}, " + ("runs already" if state == "running" else "booted")
+        kind = f"{traits['system']}, {traits['database']}"
+        step.note = f"{kind}, {host.address}, " + ("runs already" if state == "running" else "booted")
 
 
 def bring_up_idp(state: str | None) -> None:
@@ -115,12 +122,12 @@ def bring_up_idp(state: str | None) -> None:
         step.note = plan.IDP_ISSUER + (", runs already" if state == "running" else "")
 
 
-def up(wanted: int | None, system: str | None) -> None:
+def up(wanted: int | None, wishes: dict[str, str | None]) -> None:
     """Bring the lab up, or what is missing of it."""
     ensure_engine()
     existing = containers.describe_all()
     refuse_foreign_lab(existing)
-    hosts, systems = choose_hosts(wanted, system, existing)
+    hosts, traits = choose_hosts(wanted, wishes, existing)
     ports = {host.name: host.https_port for host in hosts} | {plan.IDP_NAME: plan.IDP_PORT}
     refuse_taken_ports({name: port for name, port in ports.items() if name not in existing})
     make_keys(hosts)
@@ -135,9 +142,10 @@ def up(wanted: int | None, system: str | None) -> None:
     with ThreadPoolExecutor(max_workers=2) as pool:
         provider: Future[None] = pool.submit(bring_up_idp, state(plan.IDP_NAME))
         for host in hosts:
-            bring_up_host(host, systems[host.name], state(host.name))
+            bring_up_host(host, traits[host.name], state(host.name))
         with phase("inventories/lab") as step:
-            changed = inventory.write(hosts, containers.IDP_SECRET.read_text())
+            databases = {host.name: traits[host.name]["database"] for host in hosts}
+            changed = inventory.write(hosts, databases, containers.IDP_SECRET.read_text())
             step.note = "written" if changed else "unchanged"
         provider.result()
 
@@ -183,7 +191,8 @@ def status() -> int:
             found = existing[host.name]
             boot = containers.boot_state(host) if found["state"] == "running" else found["state"]
             well = well and boot == "running"
-            words = f"{found['system']}, {host.address}, ssh {'answers' if boot else 'is silent'}, {boot or 'unknown'}"
+            answer = f"ssh {'answers' if boot else 'is silent'}, {boot or 'unknown'}"
+            words = f"{found['system']}, {found['database']}, {host.address}, {answer}"
             print(f"{host.name:<22}{words}, https://localhost:{host.https_port}")
     idp = containers.idp_answers()
     print(f"identity provider     {'answers' if idp else 'is silent'}, {plan.IDP_ISSUER}")
@@ -206,6 +215,8 @@ def parser() -> argparse.ArgumentParser:
     counts = range(1, plan.MOST_HOSTS + 1)
     up_parser.add_argument("--hosts", type=int, choices=counts, help="how many (default: as many as there are, or 1)")
     up_parser.add_argument("--os", choices=plan.SYSTEMS, help="the Debian of hosts that are new (default: trixie)")
+    engines = "the database that new hosts are to be deployed with (default: postgres)"
+    up_parser.add_argument("--database", choices=plan.DATABASES, help=engines)
     down_parser = verbs.add_parser("down", help="remove hosts, provider, network, volumes; stop an engine `up` started")
     down_parser.add_argument("--images", action="store_true", help="remove the images and all of .lab too")
     verbs.add_parser("status", help="say what runs; exits 0 when all of it is well")
@@ -229,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
             # Two runs at once would both find a host missing and both start it.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if options.verb == "up":
-                up(options.hosts, options.os)
+                up(options.hosts, {"system": options.os, "database": options.database})
             else:
                 down(options.images)
     except LabError as error:

@@ -32,7 +32,7 @@ HOST_RIGHTS = (
 
 
 def describe_all() -> dict[str, dict]:
-    """Every container of any lab, by name: `state`, `system`, `image` and the `checkout` that started it."""
+    """Every container of any lab, by name: `state`, its traits, `image` and the `checkout` that started it."""
     listed = docker("ps", "--all", "--quiet", "--filter", f"label={plan.LABEL}", why="The containers cannot be listed")
     names = listed.stdout.split()
     if not names:
@@ -43,14 +43,17 @@ def describe_all() -> dict[str, dict]:
             "state": entry["State"]["Status"],
             "image": entry["Config"]["Image"],
             "system": entry["Config"]["Labels"].get(f"{plan.LABEL}.system", ""),
+            "database": entry["Config"]["Labels"].get(f"{plan.LABEL}.database", plan.DATABASES[0]),
             "checkout": entry["Config"]["Labels"][plan.LABEL],
         }
         for entry in inspected
     }
 
 
-def labels(system: str) -> tuple[str, ...]:
-    return ("--label", f"{plan.LABEL}={plan.ROOT}", "--label", f"{plan.LABEL}.system={system}")
+def labels(**traits: str) -> list[str]:
+    """Options that let a later run tell whose container it is, and what was asked of it."""
+    named = {plan.LABEL: str(plan.ROOT)} | {f"{plan.LABEL}.{trait}": value for trait, value in traits.items()}
+    return [option for name, value in named.items() for option in ("--label", f"{name}={value}")]
 
 
 def make_network() -> None:
@@ -105,11 +108,11 @@ def capability_options(process_status: str, engine_version: str) -> tuple[str, .
     return () if has_it or int(engine_version.split(".")[0]) >= 23 else ("--cap-drop=SYS_RESOURCE",)
 
 
-def start_host(host: Host, image: str, system: str) -> None:
+def start_host(host: Host, image: str, traits: dict[str, str]) -> None:
     """Start a host that does not exist yet."""
     engine_version = docker("version", "--format", "{{.Server.Version}}", why="The engine does not tell its version")
     docker(
-        *("run", "--detach", "--name", host.name, "--hostname", host.name, *labels(system)),
+        *("run", "--detach", "--name", host.name, "--hostname", host.name, *labels(**traits)),
         *("--network", plan.NETWORK, "--ip", host.address, *known_names(but=host)),
         *("--publish", f"127.0.0.1:{host.https_port}:443"),
         *HOST_RIGHTS,
@@ -127,7 +130,7 @@ def start_idp(image: str) -> None:
     key.chmod(0o644)
     IDP_SECRET.chmod(0o644)
     docker(
-        *("run", "--detach", "--name", plan.IDP_NAME, "--hostname", plan.IDP_NAME, *labels("")),
+        *("run", "--detach", "--name", plan.IDP_NAME, "--hostname", plan.IDP_NAME, *labels()),
         *("--network", plan.NETWORK, "--ip", plan.IDP_ADDRESS),
         *("--publish", f"127.0.0.1:{plan.IDP_PORT}:{plan.IDP_PORT}"),
         *("--read-only", "--cap-drop=ALL", "--tmpfs", "/tmp:mode=1777"),

@@ -13,7 +13,7 @@ LAB_FOLDER = "{{ inventory_dir }}/../../.lab"
 SCOPE = "openid profile uuid email groups"
 
 
-def host_variables(host: Host) -> dict[str, str]:
+def host_variables(host: Host, database: str) -> dict[str, str]:
     """What Ansible and the roles must know of one lab host."""
     known_hosts = f"{LAB_FOLDER}/{plan.KNOWN_HOSTS.name}"
     from_containers = f"https://{plan.IDP_ADDRESS}:{plan.IDP_PORT}"
@@ -23,6 +23,7 @@ def host_variables(host: Host) -> dict[str, str]:
         "ansible_ssh_private_key_file": f"{LAB_FOLDER}/{plan.SSH_KEY.name}",
         "ansible_ssh_common_args": f"-o 'UserKnownHostsFile=\"{known_hosts}\"' -o IdentitiesOnly=yes",
         "scratch4school_url": f"https://localhost:{host.https_port}",
+        "database_engine": database,
         "proxy_tls_certificate": f"{LAB_FOLDER}/tls/{host.name}.crt",
         "proxy_tls_key": f"{LAB_FOLDER}/tls/{host.name}.key",
         "app_oidc_authorize_url": f"{plan.IDP_ISSUER}/oauth/authorize",
@@ -34,8 +35,11 @@ def host_variables(host: Host) -> dict[str, str]:
     }
 
 
-def render(hosts: list[Host]) -> str:
-    """The inventory as YAML. Values are written as JSON strings, which YAML reads as they are."""
+def render(hosts: list[Host], databases: dict[str, str]) -> str:
+    """The inventory as YAML, from the hosts and the engine of each by its name.
+
+    Values are written as JSON strings, which YAML reads as they are.
+    """
     lines = [
         "# Written by scripts/lab; the next `scripts/lab up` writes it again.",
         "---",
@@ -43,15 +47,16 @@ def render(hosts: list[Host]) -> str:
         "  hosts:",
     ]
     for host in hosts:
+        variables = host_variables(host, databases[host.name])
         lines.append(f"    {host.name}:")
-        lines.extend(f"      {name}: {json.dumps(value)}" for name, value in host_variables(host).items())
+        lines.extend(f"      {name}: {json.dumps(value)}" for name, value in variables.items())
     return "\n".join(lines) + "\n"
 
 
-def write(hosts: list[Host], client_secret: str) -> bool:
+def write(hosts: list[Host], databases: dict[str, str], client_secret: str) -> bool:
     """Write the inventory and the client's secret where they differ; whether anything was written."""
     plan.CLIENT_SECRET.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    wanted = ((plan.INVENTORY, render(hosts), 0o644), (plan.CLIENT_SECRET, client_secret, 0o600))
+    wanted = ((plan.INVENTORY, render(hosts, databases), 0o644), (plan.CLIENT_SECRET, client_secret, 0o600))
     changed = False
     for path, text, mode in wanted:
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -16,7 +16,9 @@ NETWORK = "scratch4school-lab"
 SUBNET = "10.83.86.0/24"
 LABEL = "scratch4school.lab"
 
+# What a host can be, the default first: its Debian, and the engine that the inventory asks for on it.
 SYSTEMS = ("trixie", "bookworm")
+DATABASES = ("postgres", "sqlite")
 # The redirect addresses of the identity provider's client are fixed for this many hosts (docker/lab-idp/directory.py).
 MOST_HOSTS = 4
 

@@ -54,11 +54,29 @@ def _hosts(config: pytest.Config) -> dict[str, dict[str, Any]]:
     return _ask_ansible(inventory)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "engine(name): the promise holds for hosts with this database_engine alone")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test runs once per host."""
     if "settings" in metafunc.fixturenames:
         hosts = _hosts(metafunc.config)
         metafunc.parametrize("settings", list(hosts.values()), ids=list(hosts), indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A host is asked what its engine promises. What it has is no criterion, or a missing piece would excuse itself."""
+    of_other_engines = [item for item in items if not _is_promised(item)]
+    config.hook.pytest_deselected(items=of_other_engines)
+    items[:] = [item for item in items if item not in of_other_engines]
+
+
+def _is_promised(item: pytest.Item) -> bool:
+    """Whether every marker on the test names the engine that the inventory asks for on its host."""
+    names = {mark.args[0] for mark in item.iter_markers("engine")}
+    return names <= {item.callspec.params["settings"]["database_engine"]} if names else True
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,40 @@
-"""The four containers run as described: no root, no capabilities, nothing writable that need not be."""
+"""The containers run as described: no root, no capabilities, nothing writable that need not be."""
 
 import json
 from typing import Any
 
 import pytest
 
-COMPONENTS = ["database", "pgbouncer", "app", "proxy"]
-WRITABLE = {
-    "database": {"/var/lib/postgresql/data", "/run/postgresql"},
-    "pgbouncer": set(),
-    "app": {"/var/lib/scratch4school/uploads", "/run/scratch4school"},
-    "proxy": {"/var/cache/nginx"},
-}
+POSTGRES = pytest.mark.engine("postgres")
+SQLITE = pytest.mark.engine("sqlite")
+COMPONENTS = [
+    pytest.param("database", marks=POSTGRES),
+    pytest.param("pgbouncer", marks=POSTGRES),
+    "app",
+    "proxy",
+]
+UPLOADS_AND_SOCKET = {"/var/lib/scratch4school/uploads", "/run/scratch4school"}
+WRITABLE = [
+    pytest.param("database", {"/var/lib/postgresql/data", "/run/postgresql"}, marks=POSTGRES),
+    pytest.param("pgbouncer", set(), marks=POSTGRES),
+    pytest.param("app", UPLOADS_AND_SOCKET, marks=POSTGRES),
+    pytest.param("app", UPLOADS_AND_SOCKET | {"/var/lib/scratch4school/database"}, marks=SQLITE),
+    pytest.param("proxy", {"/var/cache/nginx"}),
+]
+SECRETS_OF_POSTGRES = {"database_password", "migrator_password", "monitor_password"}
 USERS = {"database": "10002", "pgbouncer": "10003", "app": "10001", "proxy": "10004"}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        pytest.param({"database", "pgbouncer", "app", "proxy"}, marks=POSTGRES, id="postgres"),
+        pytest.param({"app", "proxy"}, marks=SQLITE, id="sqlite"),
+    ],
+)
+def test_there_is_no_container_more_or_less(containers: Any, expected: set[str]) -> None:
+    """What the engine needs is there, and nothing of another engine's."""
+    assert set(containers) == expected
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -51,11 +73,11 @@ def test_root_file_system_is_read_only(containers: Any, component: str) -> None:
     assert containers[component]["HostConfig"]["ReadonlyRootfs"]
 
 
-@pytest.mark.parametrize("component", COMPONENTS)
-def test_only_data_is_writable(containers: Any, component: str) -> None:
+@pytest.mark.parametrize(("component", "expected"), WRITABLE)
+def test_only_data_is_writable(containers: Any, component: str, expected: set[str]) -> None:
     """Settings and secrets are mounted read-only; what is writable is data, and nothing else."""
     writable = {mount["Destination"] for mount in containers[component]["Mounts"] if mount["RW"]}
-    assert writable == WRITABLE[component]
+    assert writable == expected
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
@@ -88,12 +110,13 @@ def test_image_is_named_by_content(containers: Any, component: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def secrets(host: Any) -> dict[str, str]:
+def secrets(host: Any, settings: Any) -> dict[str, str]:
     """The application's secrets by file name. A test says names only, because what it says is shown."""
     folder = "/etc/scratch4school/app"
     names = host.check_output("ls %s", folder).split()
     found = {name: host.check_output("cat %s", f"{folder}/{name}") for name in names}
-    assert {"secret_key", "database_password", "migrator_password"} <= set(names)
+    logins = SECRETS_OF_POSTGRES if settings["database_engine"] == "postgres" else set()
+    assert set(names) == {"secret_key", "oidc_client_secret"} | logins
     return found
 
 
@@ -111,7 +134,7 @@ def test_no_secret_is_an_argument(host: Any, secrets: dict[str, str]) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("component", ["database", "pgbouncer", "app"])
+@pytest.mark.parametrize("component", COMPONENTS[:-1])
 def test_inner_service_publishes_no_port(containers: Any, component: str) -> None:
     """Database, pooler and application cannot be reached from outside the host."""
     assert not containers[component]["HostConfig"]["PortBindings"]

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ask_container
+
+pytestmark = pytest.mark.engine("postgres")
 
 LOGINS = ["scratch4school_app", "scratch4school_migrator", "scratch4school_backup", "scratch4school_monitor"]
 
@@ -78,11 +79,3 @@ def test_data_lies_on_the_hosts_disk(containers: Any, sql: Any) -> None:
 def test_pages_have_checksums(sql: Any) -> None:
     """A disk that lies is found out when the page is read."""
     assert sql("SHOW data_checksums").stdout.strip() == "on"
-
-
-def test_schema_is_at_its_head(host: Any) -> None:
-    """The schema is what the running release needs."""
-    answer = ask_container(
-        host, "docker exec $(docker ps --quiet --filter label=scratch4school.component=app) scratch4school db check"
-    )
-    assert answer.rc == 0, answer.stdout + answer.stderr

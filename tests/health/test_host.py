@@ -1,9 +1,13 @@
 """The server itself: which ports answer and which must not, who may read what."""
 
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+POSTGRES = pytest.mark.engine("postgres")
+SQLITE = pytest.mark.engine("sqlite")
 
 
 @pytest.mark.parametrize("setting", ["proxy_https_port", "proxy_http_port"])
@@ -30,19 +34,21 @@ def test_inner_port_is_not_answered_by_ours(settings: Any, port: int) -> None:
     ("path", "user", "group", "mode"),
     [
         ("/var/lib/scratch4school", "root", "root", 0o755),
-        ("/var/lib/scratch4school/postgres", 10002, 10002, 0o700),
+        pytest.param("/var/lib/scratch4school/postgres", 10002, 10002, 0o700, marks=POSTGRES),
+        pytest.param("/var/lib/scratch4school/database", 10001, 10001, 0o700, marks=SQLITE),
+        pytest.param("/var/lib/scratch4school/database/main.db", 10001, 10001, 0o600, marks=SQLITE),
         ("/var/lib/scratch4school/uploads", 10001, 10000, 0o2750),
         ("/var/lib/scratch4school/run/app", "root", 10000, 0o750),
-        ("/var/lib/scratch4school/run/postgres", 10002, 10002, 0o750),
+        pytest.param("/var/lib/scratch4school/run/postgres", 10002, 10002, 0o750, marks=POSTGRES),
         ("/var/lib/scratch4school/releases", "root", "root", 0o750),
         ("/etc/scratch4school/app", "root", "root", 0o700),
         ("/etc/scratch4school/app/secret_key", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/database_password", 10001, "root", 0o400),
+        pytest.param("/etc/scratch4school/app/database_password", 10001, "root", 0o400, marks=POSTGRES),
         ("/etc/scratch4school/app/oidc_client_secret", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/migrator_password", 10001, "root", 0o400),
-        ("/etc/scratch4school/app/monitor_password", 10001, "root", 0o400),
-        ("/etc/scratch4school/pgbouncer/userlist.txt", 10003, 10003, 0o400),
-        ("/etc/scratch4school/postgres/pg_hba.conf", "root", 10002, 0o640),
+        pytest.param("/etc/scratch4school/app/migrator_password", 10001, "root", 0o400, marks=POSTGRES),
+        pytest.param("/etc/scratch4school/app/monitor_password", 10001, "root", 0o400, marks=POSTGRES),
+        pytest.param("/etc/scratch4school/pgbouncer/userlist.txt", 10003, 10003, 0o400, marks=POSTGRES),
+        pytest.param("/etc/scratch4school/postgres/pg_hba.conf", "root", 10002, 0o640, marks=POSTGRES),
         ("/etc/scratch4school/proxy/tls.key", 10004, "root", 0o400),
     ],
 )
@@ -54,14 +60,17 @@ def test_path_is_for_its_owner(host: Any, path: str, user: str | int, group: str
     assert found.mode == mode
 
 
-def test_serving_container_does_not_hold_the_migrators_password(containers: Any) -> None:
+@pytest.mark.parametrize(
+    "expected",
+    [
+        pytest.param({"secret_key", "oidc_client_secret", "database_password"}, marks=POSTGRES, id="postgres"),
+        pytest.param({"secret_key", "oidc_client_secret"}, marks=SQLITE, id="sqlite"),
+    ],
+)
+def test_serving_container_does_not_hold_the_migrators_password(containers: Any, expected: set[str]) -> None:
     """Who breaks into the application finds no password that may change the schema."""
-    mounted = {mount["Destination"] for mount in containers["app"]["Mounts"]}
-    assert {path for path in mounted if path.startswith("/run/secrets/")} == {
-        "/run/secrets/secret_key",
-        "/run/secrets/database_password",
-        "/run/secrets/oidc_client_secret",
-    }
+    mounted = [Path(mount["Destination"]) for mount in containers["app"]["Mounts"]]
+    assert {path.name for path in mounted if path.parent == Path("/run/secrets")} == expected
 
 
 def test_unit_is_enabled_and_running(host: Any) -> None:

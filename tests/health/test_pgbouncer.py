@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import pytest
 from conftest import ask_container
+
+pytestmark = pytest.mark.engine("postgres")
 
 # The password comes over standard input, since an argument or an environment could be listed by others.
 LOG_IN = (

@@ -3,12 +3,22 @@
 import json
 from typing import Any
 
+from conftest import ask_container
+
 
 def test_ledger_and_engine_agree(host: Any, containers: Any) -> None:
     """The last release that was activated is the one whose container runs."""
     lines = host.check_output("cat /var/lib/scratch4school/releases/ledger.jsonl").splitlines()
     activated = [entry for entry in map(json.loads, lines) if entry["outcome"] == "activated"]
     assert containers["app"]["Config"]["Labels"]["scratch4school.release"] == activated[-1]["release"]
+
+
+def test_schema_is_at_its_head(host: Any) -> None:
+    """The schema is what the running release needs."""
+    answer = ask_container(
+        host, "docker exec $(docker ps --quiet --filter label=scratch4school.component=app) scratch4school db check"
+    )
+    assert answer.rc == 0, answer.stdout + answer.stderr
 
 
 def test_proxy_points_at_the_slot_that_runs(host: Any, containers: Any) -> None:

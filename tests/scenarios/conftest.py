@@ -23,11 +23,18 @@ from idp import log_in
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
+LAB = ROOT / "scripts" / "lab"
 HOST = "scratch4school-lab-1"
 URL = "https://localhost:8443"
 CA = str(ROOT / ".lab" / "ca.crt")
 PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
 PROJECTS = Path(__file__).with_name("projects")
+INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
+NEWEST_IMAGES = (
+    "for name in base proxy app; do"
+    " sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/$name | head -1; "
+    "done"
+)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,14 @@ class Run:
         """What Ansible counted for the host: ok, changed, unreachable, failed, skipped, rescued, ignored."""
         line = re.findall(rf"^{re.escape(host)}\s+: (.*)$", self.output, flags=re.MULTILINE)[-1]
         return {word: int(number) for word, number in (pair.split("=") for pair in line.split())}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A lab host: its name, and the address that its pupils type."""
+
+    name: str
+    url: str
 
 
 def start(
@@ -84,13 +99,37 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> None:
         time.sleep(1)
 
 
+def lab(*arguments: str) -> str:
+    """What scripts/lab prints; it has to succeed."""
+    ended = subprocess.run([str(LAB), *arguments], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
 def on_host(command: str, host: str = HOST) -> str:
     """What a command prints on a lab host; it has to succeed."""
-    ended = subprocess.run(
-        [str(ROOT / "scripts" / "lab"), "ssh", host, command], capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 0, f"{command}: {ended.stdout}{ended.stderr}"
-    return ended.stdout
+    return lab("ssh", host, command)
+
+
+def lab_host(system: str = "trixie", database: str = "postgres") -> Place:
+    """The lab's host of that kind, beside the first; a new one where there is none."""
+    kind = re.compile(rf"^(\S+) +{system}, {database}, .*(https://\S+)$", flags=re.MULTILINE)
+    hosts = lab("status")
+    if not kind.search(hosts):
+        count = len(re.findall(r"https://localhost:844\d", hosts)) + 1
+        lab("up", "--hosts", str(count), "--os", system, "--database", database)
+    found = kind.search(lab("status"))
+    assert found, "the lab did not make the host that was asked for"
+    return Place(*found.groups())
+
+
+def hand_over_images(host: str) -> None:
+    """Give a host the images of the first, as a school with a build host would; building them takes minutes."""
+    on_host(INSTALL_ENGINE, host)
+    images = " ".join(on_host(NEWEST_IMAGES).split())
+    with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {images}"], stdout=subprocess.PIPE) as saving:
+        subprocess.run([str(LAB), "ssh", host, "sudo docker load"], stdin=saving.stdout, check=True)
+    assert saving.returncode == 0
 
 
 def serving(host: str = HOST) -> dict[str, str]:
@@ -118,6 +157,23 @@ def deployed() -> str:
         run = play("deploy.yml")
         assert run.status == 0, run.output[-4000:]
     return URL
+
+
+@pytest.fixture(scope="session")
+def large(deployed: str) -> Place:
+    """The deployed host with PostgreSQL."""
+    return Place(HOST, deployed)
+
+
+@pytest.fixture(scope="session")
+def small(deployed: str) -> Place:
+    """A deployed host with SQLite; deploys when nothing answers there yet."""
+    place = lab_host(database="sqlite")
+    if status(place.url) != 200:
+        hand_over_images(place.name)
+        run = play("deploy.yml", limit=f"{place.name},localhost")
+        assert run.status == 0, run.output[-4000:]
+    return place
 
 
 @pytest.fixture(scope="session")

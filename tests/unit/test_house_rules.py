@@ -107,6 +107,12 @@ def test_preflight_comes_first(path: Path) -> None:
         path = DEPLOY / first
 
 
+@each([*TASK_FILES, *PLAYBOOKS])
+def test_hosts_of_one_play_may_differ(path: Path) -> None:
+    """Ansible gives every host of a play the first one's file where an included role's is named by a variable."""
+    assert not re.search(r"tasks_from:\s*[\"']?\{\{", path.read_text())
+
+
 def test_there_is_one_way_to_start_the_app() -> None:
     """Deploy, rollback, restart and restore differ in the wish they hand over, never in how a release is started."""
     callers = {

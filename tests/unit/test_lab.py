@@ -20,12 +20,17 @@ from _lab import certificates, cli, containers, engine, images, inventory, plan 
 from _lab.shell import LabError, telling_line  # noqa: E402
 
 
-def existing(**systems: str) -> dict[str, dict]:
+def existing(database: str = "postgres", **systems: str) -> dict[str, dict]:
     """What `containers.describe_all` says about running hosts, given as number="system"."""
-    return {
-        plan.Host(int(number.lstrip("_"))).name: {"state": "running", "system": system, "checkout": str(plan.ROOT)}
-        for number, system in systems.items()
-    }
+    fixed = {"state": "running", "database": database, "checkout": str(plan.ROOT)}
+    return {plan.Host(int(number.lstrip("_"))).name: {"system": system, **fixed} for number, system in systems.items()}
+
+
+def chosen(wanted: int | None, existing: dict[str, dict], **wishes: str) -> list[tuple[str, str]]:
+    """System and database of each host that `choose_hosts` settles on, host 1 first."""
+    hosts, traits = cli.choose_hosts(wanted, wishes, existing)
+    assert hosts == plan.hosts(len(hosts))
+    return [(traits[host.name]["system"], traits[host.name]["database"]) for host in hosts]
 
 
 def test_every_member_of_the_lab_has_an_address_of_its_own_in_the_network() -> None:
@@ -57,31 +62,34 @@ def test_the_provider_accepts_the_redirect_address_of_every_host() -> None:
     assert list(ports) == [host.https_port for host in plan.hosts(plan.MOST_HOSTS)]
 
 
-def test_a_lab_without_a_wish_is_one_trixie_host() -> None:
-    assert cli.choose_hosts(None, None, {}) == ([plan.Host(1)], {"scratch4school-lab-1": "trixie"})
+def test_a_lab_without_a_wish_is_one_trixie_host_on_postgres() -> None:
+    assert chosen(None, {}) == [("trixie", "postgres")]
 
 
 def test_a_lab_without_a_wish_stays_as_it_is() -> None:
-    hosts, systems = cli.choose_hosts(None, None, existing(_1="bookworm", _2="trixie"))
-    assert hosts == plan.hosts(2)
-    assert list(systems.values()) == ["bookworm", "trixie"]
+    there = existing(_1="bookworm") | existing(_2="trixie", database="sqlite")
+    assert chosen(None, there) == [("bookworm", "postgres"), ("trixie", "sqlite")]
 
 
 def test_another_system_holds_for_new_hosts_only() -> None:
-    _, systems = cli.choose_hosts(2, "bookworm", existing(_1="trixie"))
-    assert list(systems.values()) == ["trixie", "bookworm"]
+    there = existing(_1="trixie")
+    assert chosen(2, there, system="bookworm") == [("trixie", "postgres"), ("bookworm", "postgres")]
+    assert chosen(2, there, database="sqlite") == [("trixie", "postgres"), ("trixie", "sqlite")]
 
 
-def test_another_system_for_no_new_host_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("trait", "wish", "has"), [("system", "bookworm", "trixie"), ("database", "sqlite", "postgres")]
+)
+def test_another_kind_for_no_new_host_is_refused(trait: str, wish: str, has: str) -> None:
     """Otherwise a test run "on bookworm" would quietly run on trixie."""
-    with pytest.raises(LabError, match="The lab runs trixie already"):
-        cli.choose_hosts(None, "bookworm", existing(_1="trixie"))
+    with pytest.raises(LabError, match=f"The lab runs {has} already"):
+        chosen(None, existing(_1="trixie"), **{trait: wish})
 
 
 def test_fewer_hosts_than_there_are_is_refused() -> None:
     """`up` never removes a host, for there may be hours of somebody's work on it."""
     with pytest.raises(LabError, match="has 2 hosts already"):
-        cli.choose_hosts(1, None, existing(_1="trixie", _2="trixie"))
+        chosen(1, existing(_1="trixie", _2="trixie"))
 
 
 def test_the_lab_of_another_checkout_is_left_alone() -> None:
@@ -99,13 +107,14 @@ def test_a_taken_port_is_refused_by_its_number() -> None:
 
 
 def test_the_inventory_is_yaml_that_survives_moving_the_checkout() -> None:
-    text = inventory.render(plan.hosts(2))
+    text = inventory.render(plan.hosts(2), {"scratch4school-lab-1": "postgres", "scratch4school-lab-2": "sqlite"})
     assert str(ROOT) not in text
     hosts = yaml.safe_load(text)["scratch4school"]["hosts"]
     assert list(hosts) == ["scratch4school-lab-1", "scratch4school-lab-2"]
     second = hosts["scratch4school-lab-2"]
     assert second["ansible_host"] == "10.83.86.12"
     assert second["scratch4school_url"] == "https://localhost:8444"
+    assert second["database_engine"] == "sqlite"
     assert second["proxy_tls_key"] == "{{ inventory_dir }}/../../.lab/tls/scratch4school-lab-2.key"
     assert second["app_oidc_authorize_url"] == "https://localhost:9443/oauth/authorize"
     assert second["app_oidc_token_url"] == "https://10.83.86.5:9443/oauth/token"
@@ -116,8 +125,9 @@ def test_the_inventory_is_written_once_and_the_secret_beside_it_closed(
 ) -> None:
     monkeypatch.setattr(plan, "INVENTORY", tmp_path / "hosts.yml")
     monkeypatch.setattr(plan, "CLIENT_SECRET", tmp_path / "secrets" / "client")
-    assert inventory.write(plan.hosts(1), "geheim") is True
-    assert inventory.write(plan.hosts(1), "geheim") is False
+    databases = {"scratch4school-lab-1": "postgres"}
+    assert inventory.write(plan.hosts(1), databases, "geheim") is True
+    assert inventory.write(plan.hosts(1), databases, "geheim") is False
     assert plan.CLIENT_SECRET.read_text() == "geheim"
     assert plan.CLIENT_SECRET.stat().st_mode & 0o777 == 0o600
     assert "geheim" not in plan.INVENTORY.read_text()

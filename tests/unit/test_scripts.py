@@ -20,7 +20,7 @@ def each() -> pytest.MarkDecorator:
 
 def test_the_menu_is_complete() -> None:
     """What README and CI call is there."""
-    assert {"demo", "lab", "pgbouncer-config", "setup", "test"} <= {script.name for script in SCRIPTS}
+    assert {"classroom", "demo", "lab", "pgbouncer-config", "setup", "test"} <= {script.name for script in SCRIPTS}
 
 
 @each()

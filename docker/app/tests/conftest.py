@@ -24,7 +24,8 @@ import psycopg2
 import pytest
 from sqlalchemy.engine import make_url
 
-from helpers import COMMAND, SOURCE_ON_PATH, BufferedClient, Device, FakeProvider, Forwarder, project_file
+from description import DescribedClient
+from helpers import COMMAND, SOURCE_ON_PATH, Device, FakeProvider, Forwarder, project_file
 from scratch4school import config, schema
 from scratch4school.app import create_app
 from scratch4school.claims import identity
@@ -203,7 +204,7 @@ def make_app(settings: Settings) -> Iterator[Callable[..., Any]]:
 
     def make(**changes: Any) -> Any:
         app = create_app(replace(settings, **changes))
-        app.test_client_class = BufferedClient
+        app.test_client_class = DescribedClient
         made.append(app)
         return app
 

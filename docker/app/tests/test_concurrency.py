@@ -33,9 +33,19 @@ class Web:
     def __init__(self, url: str, session_id: str) -> None:
         self._url, self.session_id = url, session_id
 
-    def ask(self, method: str, path: str, files: dict[str, bytes] | None = None, **form: str) -> tuple[int, bytes]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        files: dict[str, bytes] | None = None,
+        json_body: Any = None,
+        **form: str,
+    ) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {self.session_id}"}
         body = None
+        if json_body is not None:
+            body = json.dumps(json_body).encode()
+            headers["Content-Type"] = "application/json"
         if files is not None:
             parts = [f'name="{key}"\r\n\r\n{value}'.encode() for key, value in form.items()]
             parts += [f'name="{key}"; filename="f.sb3"\r\n\r\n'.encode() + content for key, content in files.items()]
@@ -59,6 +69,9 @@ class Web:
     def save(self, project_id: int, content: Any, version: int | None = None) -> int:
         query = "" if version is None else f"?version={version}"
         return self.ask("PUT", f"/api/projects/{project_id}{query}", {"project_file": project_file(content)})[0]
+
+    def share(self, project_id: int, group_ids: list[int]) -> int:
+        return self.ask("POST", f"/api/projects/{project_id}/share", json_body={"group_ids": group_ids})[0]
 
     def version(self, project_id: int) -> int:
         return int(json.loads(self.ask("GET", f"/api/projects/{project_id}/metadata")[1])["version"])
@@ -140,7 +153,7 @@ def test_one_of_ten_stale_saves_wins(web: Callable[..., Web], together: Together
     assert device.content(project_id) == statuses.index(200)
 
 
-def test_same_asset_from_forty_at_once(web: Callable[..., Web], services: Services, together: Together) -> None:
+def test_same_asset_from_a_hundred_at_once(web: Callable[..., Web], services: Services, together: Together) -> None:
     """Two types and two formats of the same bytes: a row and a file for each type, and everybody is answered."""
     device = web()
 
@@ -150,7 +163,7 @@ def test_same_asset_from_forty_at_once(web: Callable[..., Web], services: Servic
         return status, json.loads(body).get("assetId")
 
     expected = (200, hashlib.md5(b"the same bytes").hexdigest())
-    assert set(together(40, upload)) == {expected}
+    assert set(together(100, upload)) == {expected}
     rows = services.database.read(lambda connection: connection.execute(sa.select(assets)).all())
     assert sorted(row.asset_type for row in rows) == ["costume", "sound"]
     files = {str(path.relative_to(services.store.root)) for path in services.store.root.glob("assets/*/*")}
@@ -228,6 +241,38 @@ def test_saves_and_delete_at_once_leave_nothing_odd(
         lambda connection: connection.scalar(sa.select(sa.func.count()).select_from(project_revisions))
     )
     assert left == 0
+
+
+def test_copies_are_whole_whatever_happens_to_the_original(
+    start_server: Callable[..., Any], log_in: Callable[..., str], services: Services, together: Together
+) -> None:
+    """Classmates copy while the owner saves, shares anew and at last deletes: what was answered 201 can be opened."""
+    server = start_server()
+    owner = Web(server.url, log_in("ada", "klasse.5a"))
+    classmates = [Web(server.url, log_in(f"classmate-{index}", "klasse.5a")) for index in range(6)]
+    project_id = owner.create("0")
+    group_id = json.loads(owner.ask("GET", "/api/groups")[1])["groups"][0]["id"]
+    assert owner.share(project_id, [group_id]) == 200
+
+    def change_or_copy(index: int) -> list[int]:
+        if index == len(classmates):
+            assert [owner.save(project_id, str(number)) for number in range(1, 16)] == [200] * 15
+            assert {owner.share(project_id, wanted) for wanted in ([], [group_id], [group_id, group_id])} == {200}
+            assert owner.ask("DELETE", f"/api/projects/{project_id}")[0] == 200
+            return []
+        copies = []
+        while True:
+            status, body = classmates[index].ask("POST", f"/api/projects/{project_id}/copy")
+            if status == 404:
+                return copies
+            assert status in (201, 403), body
+            if status == 201:
+                copies.append(json.loads(body)["id"])
+
+    copied = together(len(classmates) + 1, change_or_copy)
+    assert sum(map(len, copied)) > 0
+    for classmate, copies in zip(classmates, copied, strict=False):
+        assert {classmate.content(copy) for copy in copies} <= {str(number) for number in range(16)}
 
 
 def test_slow_upload_delays_nobody(start_server: Callable[..., Any], log_in: Callable[..., str]) -> None:

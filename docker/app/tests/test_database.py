@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from helpers import Device, Forwarder, project_file
 from scratch4school.config import Settings
-from scratch4school.database import Database, DatabaseUnavailable, make_engine
+from scratch4school.database import CommitUnknown, Database, DatabaseUnavailable, make_engine
 from scratch4school.services import Services
 from scratch4school.tables import groups, projects, users
 
@@ -55,6 +55,28 @@ def test_contention_is_retried_and_written_once(database: Database, code: str) -
 
     assert database.write(work) == "done"
     assert (len(tries), count(database, users)) == (4, 1)
+
+
+def test_failed_work_leaves_no_transaction_open(database: Database) -> None:
+    """Behind PgBouncer an open transaction would keep a server's connection from everybody else."""
+
+    def fail(connection: sa.Connection) -> None:
+        add_user(connection)
+        raise KeyError
+
+    def in_transaction(connection: sa.Connection) -> bool:
+        if database.is_sqlite:
+            return bool(connection.connection.driver_connection.in_transaction)
+        state = psycopg2.extensions.TRANSACTION_STATUS_IDLE
+        return connection.connection.driver_connection.info.transaction_status != state
+
+    for _ in range(3):
+        with pytest.raises(KeyError):
+            database.write(fail)
+        assert not database.read(in_transaction)
+    assert count(database, users) == 0
+    database.write(add_user)
+    assert (database.read(in_transaction), count(database, users)) == (False, 1)
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
@@ -153,7 +175,7 @@ def test_restarted_server_is_not_noticed(services: Services) -> None:
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
 def test_units_of_work_take_no_more_round_trips_than_they_need(settings: Settings, forwarder: Forwarder) -> None:
-    """A read is its statement; a write is BEGIN, its time limits, its statement and COMMIT."""
+    """A read is its statement; a write is BEGIN with its time limits, its statement and COMMIT."""
     through = replace(settings.database, url=settings.database.url.set(port=forwarder.port))
     database = Database(through, connections=1)
 
@@ -163,8 +185,47 @@ def test_units_of_work_take_no_more_round_trips_than_they_need(settings: Setting
         return forwarder.questions - before
 
     database.read(lambda connection: connection.execute(sa.text("SELECT 1")))
-    assert [trips(unit) for unit in (database.read, database.write, database.read, database.read)] == [1, 4, 1, 1]
+    assert [trips(unit) for unit in (database.read, database.write, database.read, database.read)] == [1, 3, 1, 1]
     database.dispose()
+
+
+def cut(services: Services, connection: sa.Connection) -> None:
+    """End the server's side of a connection, as a restart of the server or the pooler does."""
+    killer = make_engine(services.settings.database, None)
+    pid = connection.scalar(sa.select(sa.func.pg_backend_pid()))
+    with killer.connect() as other:
+        other.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_connection_lost_in_the_middle_costs_a_retry(services: Services) -> None:
+    """What is left of the broken transaction must not get in the way of the next attempt."""
+    attempts = []
+
+    def work(connection: sa.Connection) -> None:
+        attempts.append(connection)
+        add_user(connection)
+        if len(attempts) == 1:
+            cut(services, connection)
+        add_user(connection, "berta")
+
+    services.database.write(work)
+    assert (len(attempts), count(services.database, users)) == (2, 2)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_connection_lost_before_the_commit_is_unknown(services: Services) -> None:
+    """Nobody can tell whether the server still got it, so nothing that the row may name is removed, nor tried again."""
+    attempts = []
+
+    def work(connection: sa.Connection) -> None:
+        attempts.append(connection)
+        add_user(connection)
+        cut(services, connection)
+
+    with pytest.raises(CommitUnknown):
+        services.database.write(work)
+    assert (len(attempts), count(services.database, users)) == (1, 0)
 
 
 def test_references_are_enforced(database: Database) -> None:

@@ -16,7 +16,7 @@ def test_ready(app: Any) -> None:
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.json) == (
         200,
-        {"release": "release-under-test", "schema": "0002", "status": "ready"},
+        {"release": "release-under-test", "schema": "0003", "status": "ready"},
     )
 
 
@@ -29,10 +29,10 @@ def set_revision(services: Services, revision: str) -> None:
 @pytest.fixture
 def any_revision(services: Services) -> Any:
     yield lambda revision: set_revision(services, revision)
-    set_revision(services, "0002")
+    set_revision(services, "0003")
 
 
-@pytest.mark.parametrize(("revision", "status"), [("0001", 503), ("0002", 200), ("0003", 200), ("odd", 503)])
+@pytest.mark.parametrize(("revision", "status"), [("0002", 503), ("0003", 200), ("0004", 200), ("odd", 503)])
 def test_ready_with_a_schema_that_is_new_enough(
     app: Any, any_revision: Callable[[str], None], revision: str, status: int
 ) -> None:
@@ -40,7 +40,7 @@ def test_ready_with_a_schema_that_is_new_enough(
     answer = app.test_client().get("/readyz")
     assert answer.status_code == status
     if status == 503:
-        assert "this release needs 0002" in answer.json["error"]
+        assert "this release needs 0003" in answer.json["error"]
 
 
 def test_not_ready_without_a_schema(empty_url: str, settings: Any, make_app: Callable[..., Any]) -> None:

@@ -22,6 +22,7 @@ from scratch4school.schema import LockNotObtained, SchemaRefused
 from scratch4school.tables import metadata
 
 LEGACY = Path(__file__).parent / "legacy"
+NOW_AT = ["Now at revision 0001.", "Now at revision 0002.", "Now at revision 0003."]
 
 
 @pytest.fixture
@@ -67,6 +68,10 @@ def rows(engine: sa.Engine, query: str) -> list[tuple[Any, ...]]:
         return [tuple(row) for row in connection.exec_driver_sql(query)]
 
 
+def autoincrementing(engine: sa.Engine) -> list[str]:
+    return [name for (name,) in rows(engine, "SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")]
+
+
 DATA = """
 INSERT INTO users (id, username) VALUES ('ada', 'Ada'), ('jörg.weiß', 'Jörg');
 INSERT INTO groups (id, name, external_id) VALUES (1, '5a', 'klasse.5a');
@@ -82,6 +87,12 @@ VALUES (3, 'aa', 'costume', 'png', 1, 'aa', 'ada', 'costume/aa.png');
 def test_models_and_migrations_give_the_same_schema(settings: DatabaseSettings, engine: sa.Engine) -> None:
     upgrade(settings)
     assert differences(engine) == []
+    if engine.dialect.name == "sqlite":
+        # Alembic's comparison does not see this property.
+        modelled = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
+        metadata.create_all(modelled)
+        assert autoincrementing(engine) == autoincrementing(modelled) == ["projects"]
+        modelled.dispose()
 
 
 def test_every_revision_says_what_it_is() -> None:
@@ -127,20 +138,83 @@ def test_up_and_down_with_data(settings: DatabaseSettings, engine: sa.Engine) ->
     assert set(sa.inspect(engine).get_table_names()) <= {"alembic_version"}
 
 
-def test_former_release_works_with_the_new_schema(settings: DatabaseSettings, engine: sa.Engine) -> None:
-    """The original's own statements, which know nothing of `version`, still succeed."""
+def test_rebuilt_projects_keep_their_rows_and_references(settings: DatabaseSettings, engine: sa.Engine) -> None:
+    """Revision 0003, twice up and down: a rebuilt table may lose neither a row nor the rows that refer to it."""
+    move(settings, "0002")
+    run(engine, DATA + REVISION)
+    for target in ("0003", "0002", "0003"):
+        move(settings, target)
+        found = rows(engine, "SELECT id, name, version, owner_id, sb3_file_path FROM projects")
+        assert found == [(7, "Katze", 1, "ada", "/app/app/../uploads/projects/7_ada.sb3")]
+        assert rows(engine, "SELECT project_id, group_id FROM project_groups") == [(7, 1)]
+        assert rows(engine, "SELECT project_id, version FROM project_revisions") == [(7, 1)]
+        assert "ix_projects_owner_id" in {index["name"] for index in sa.inspect(engine).get_indexes("projects")}
+        for table in ("project_groups", "project_revisions"):
+            references = {key["referred_table"] for key in sa.inspect(engine).get_foreign_keys(table)}
+            assert "projects" in references
+        with pytest.raises(sa.exc.IntegrityError):
+            run(engine, "INSERT INTO projects (id, name, owner_id) VALUES (8, 'Maus', 'nobody')")
+    run(engine, "INSERT INTO projects (id, name, owner_id) VALUES (9, 'Maus', 'ada')")
+    run(engine, "DELETE FROM projects WHERE id = 9")
+    if engine.dialect.name == "sqlite":
+        run(engine, "INSERT INTO projects (name, owner_id) VALUES ('Hund', 'ada')")
+        assert rows(engine, "SELECT max(id) FROM projects") == [(10,)]
+
+
+# What the original sends, which knows neither `version` nor revisions: its ORM names each column of its own models.
+ORIGINALS_WORK = """
+UPDATE users SET username = 'Ada L.', user_data = '{"sub": "ada"}', last_login = '2025-10-30 08:00:00' WHERE id = 'ada';
+DELETE FROM user_groups WHERE user_id = 'ada';
+INSERT INTO user_groups (user_id, group_id, joined_at) VALUES ('ada', 1, '2025-10-30 08:00:00');
+INSERT INTO oauth_sessions (id, user_id, access_token, refresh_token, expires_at, created_at, last_accessed)
+VALUES ('s', 'ada', 'a', 'r', '2030-01-01 00:00:00', '2025-10-30 08:00:00', '2025-10-30 08:00:00');
+UPDATE oauth_sessions SET access_token = 'b', last_accessed = '2025-10-30 08:05:00' WHERE id = 's';
+INSERT INTO projects (name, description, sb3_file_path, thumbnail_path, owner_id, created_at, updated_at, is_published)
+VALUES ('Maus', 'Created on 2025-10-30', 'x.sb3', NULL, 'ada', '2025-10-30 08:00:00', '2025-10-30 08:00:00', FALSE);
+UPDATE projects SET name = 'Kater', sb3_file_path = 'y.sb3', updated_at = '2025-10-30 08:10:00' WHERE id = 7;
+UPDATE projects SET is_published = TRUE WHERE id = 7;
+INSERT INTO assets (asset_id, asset_type, data_format, size, md5, owner_id, file_path, created_at)
+VALUES ('bb', 'sound', 'wav', 2, 'bb', 'ada', 'sound/bb.wav', '2025-10-30 08:00:00');
+INSERT INTO backpack_items (id, type, name, mime, body, thumbnail, owner_id, created_at, updated_at)
+VALUES ('i', 'costume', 'Katze', 'image/png', 'aa', 'aa', 'ada', '2025-10-30 08:00:00', '2025-10-30 08:00:00');
+DELETE FROM backpack_items WHERE id = 'i';
+DELETE FROM oauth_sessions WHERE id = 's'
+"""
+# The first release of ours wrote these, on the schema of 0002.
+RELEASE_0002_WORK = """
+UPDATE projects SET version = version + 1, sb3_file_path = 'z.sb3', updated_at = '2026-01-01 08:00:00'
+WHERE id = 7 AND owner_id = 'ada' AND version = 1;
+INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by, created_at)
+VALUES (7, 2, 'z.sb3', 3, 'cc', 'ada', '2026-01-01 08:00:00');
+DELETE FROM project_revisions WHERE project_id = 7 AND version < 2;
+INSERT INTO assets (asset_id, asset_type, data_format, size, md5, owner_id, file_path, created_at)
+VALUES ('aa', 'costume', 'png', 1, 'aa', 'ada', 'assets/costume/aa.png', '2026-01-01 08:00:00')
+ON CONFLICT (md5, asset_type) DO NOTHING
+"""
+REVISION = "INSERT INTO project_revisions (project_id, version, file_path, saved_by) VALUES (7, 1, 'x.sb3', 'ada');"
+
+
+@pytest.mark.parametrize("work", [ORIGINALS_WORK, RELEASE_0002_WORK], ids=["original", "release on 0002"])
+def test_former_release_works_with_the_new_schema(settings: DatabaseSettings, engine: sa.Engine, work: str) -> None:
+    """Going back is a switch of images, so what a former release sends has to succeed, beside newer rows too."""
     upgrade(settings)
-    run(engine, DATA)
-    assert rows(engine, "SELECT version FROM projects") == [(1,)]
+    run(engine, DATA + REVISION)
+    run(engine, work)
+    assert rows(engine, "SELECT id, asset_type FROM assets WHERE md5 = 'aa'") == [(3, "costume")]
+    # Neither knows of anything that would have to go first.
+    run(engine, "DELETE FROM project_groups WHERE project_id = 7; DELETE FROM projects WHERE id = 7")
+    assert rows(engine, "SELECT * FROM project_revisions") == []
+    run(engine, "INSERT INTO projects (name, owner_id) VALUES ('Hund', 'ada')")
+    assert rows(engine, "SELECT name, version FROM projects ORDER BY id DESC")[0] == ("Hund", 1)
 
 
 def test_upgrade_says_each_revision_and_then_that_nothing_is_to_do(
     settings: DatabaseSettings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = upgrade(settings)
-    assert [line for line in said if line.startswith("Now")] == ["Now at revision 0001.", "Now at revision 0002."]
-    assert any("0002 (expand)" in line for line in said)
-    assert upgrade(settings) == ["The database is at revision 0002; nothing to do (newest known: 0002)."]
+    assert [line for line in said if line.startswith("Now")] == NOW_AT
+    assert any("0003 (expand)" in line for line in said)
+    assert upgrade(settings) == ["The database is at revision 0003; nothing to do (newest known: 0003)."]
 
 
 def test_check_command(
@@ -148,20 +222,20 @@ def test_check_command(
 ) -> None:
     for key, value in database_environment(empty_url, password_file).items():
         monkeypatch.setenv(key, value)
-    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (1, "current none, head 0002\n")
+    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (1, "current none, head 0003\n")
     assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "none\n")
     assert cli.main(["db", "upgrade"]) == 0
     capsys.readouterr()
-    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (0, "current 0002, head 0002\n")
-    assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "0002\n")
+    assert (cli.main(["db", "check"]), capsys.readouterr().out) == (0, "current 0003, head 0003\n")
+    assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "0003\n")
 
 
 def test_newer_schema_is_accepted(settings: DatabaseSettings, engine: sa.Engine) -> None:
     """After a rollback of the image the schema is one this release does not know, and grew from one it does."""
     upgrade(settings)
-    run(engine, "UPDATE alembic_version SET version_num = '0003'")
-    assert schema.check(settings) == ("0003", "0002", True)
-    assert upgrade(settings) == ["The database is at revision 0003; nothing to do (newest known: 0002)."]
+    run(engine, "UPDATE alembic_version SET version_num = '0004'")
+    assert schema.check(settings) == ("0004", "0003", True)
+    assert upgrade(settings) == ["The database is at revision 0004; nothing to do (newest known: 0003)."]
 
 
 ORIGINALS = ["before", "after", "after, upgraded in place"]
@@ -257,7 +331,7 @@ def test_many_at_once_migrate_once(settings: DatabaseSettings, engine: sa.Engine
     """Two deployments, or ten: each ends well, and each revision is applied by one of them."""
     said = together(5, lambda _: upgrade(settings))
     applied = [line for lines in said for line in lines if line.startswith("Now at")]
-    assert sorted(applied) == ["Now at revision 0001.", "Now at revision 0002."]
+    assert sorted(applied) == NOW_AT
     assert differences(engine) == []
 
 
@@ -281,7 +355,7 @@ class TestPostgres:
                 pupil.exec_driver_sql("UPDATE projects SET name = name")
         thread.join()
         assert any("in use (lock_timeout); trying again" in line for line in said)
-        assert said[-1] == "Now at revision 0002."
+        assert said[-1] == NOW_AT[-1]
 
     def test_table_that_stays_busy_ends_in_a_sentence(
         self, settings: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch

@@ -348,3 +348,10 @@ def test_every_route_needs_a_session(app: Any) -> None:
         answer = client.open(path, method=method)
         assert (method, path, answer.status_code) == (method, path, 401)
         assert answer.json == {"error": "authentication required"}
+
+
+def test_deleted_projects_id_is_not_given_again(pupil: Device, device: Callable[..., Device], project_id: int) -> None:
+    """A tab that still shows the deleted project, and states its version, must not save over somebody else's."""
+    assert pupil.request("DELETE", f"/api/projects/{project_id}").status_code == 200
+    assert device("berta").create(project_file("of berta")).json["id"] > project_id
+    assert pupil.save(project_id, project_file("late"), version=1).status_code == 404

@@ -2,16 +2,20 @@
 
 import os
 import re
+import shutil
 import signal
 import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 import sqlalchemy as sa
@@ -19,14 +23,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from sqlalchemy.engine import make_url
 
 from helpers import COMMAND, SOURCE_ON_PATH, Device, project_file
 from scratch4school import projects, verification
 from scratch4school.clock import utcnow
 from scratch4school.config import Settings, load
+from scratch4school.database import Database
 from scratch4school.services import Services
-from scratch4school.tables import groups, metadata, oauth_sessions, users
-from scratch4school.verification import checks, visitors
+from scratch4school.tables import groups, metadata, users
+from scratch4school.verification import checks, stage, visitors
 from scratch4school.verification.checks import CheckFailed
 from scratch4school.verification.stage import Client, Stage
 
@@ -74,7 +80,7 @@ def test_without_a_service_all_that_needs_it_fails(environment: dict[str, str], 
     before = everything(services)
     output, _ = (process := command(environment, "http://127.0.0.1:1")).communicate(timeout=60)
     assert process.returncode == 1
-    assert output.splitlines()[-1] == "Results: 1 passed, 5 failed"
+    assert output.splitlines()[-1] == "Results: 0 passed, 6 failed"
     assert "ConnectionRefusedError" in output
     assert everything(services) == before
 
@@ -119,70 +125,229 @@ def test_leftovers_of_a_killed_run_are_removed_after_an_hour(
     assert services.store.files_of(old) == []
 
 
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
+
+
+class Listening(ThreadingMixIn, WSGIServer):
+    """A server that answers each request in a thread of its own and has room for a hundred who wait."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
+class Silent(WSGIRequestHandler):
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing; pytest shows what matters."""
+
+
 @pytest.fixture
-def stage(environment: dict[str, str], start_server: Callable[..., Any], services: Services) -> Stage:
-    settings = load({**environment, "SCRATCH4SCHOOL_VERIFY_URL": start_server(WORKERS="1").url})
-    return Stage(settings, services.database, services.store, str(settings.verification.url))
+def serve(
+    environment: dict[str, str], make_app: Callable[..., Any], services: Services
+) -> Iterator[Callable[[Callable[[Any], Wsgi]], Stage]]:
+    """A stage in front of the application as `broken(app)` makes it: a service that breaks a promise."""
+    running = []
+
+    def start(broken: Callable[[Any], Wsgi]) -> Stage:
+        server = make_server("127.0.0.1", 0, broken(make_app()), Listening, Silent)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        running.append((server, thread))
+        settings = load({**environment, "SCRATCH4SCHOOL_VERIFY_URL": f"http://127.0.0.1:{server.server_port}"})
+        return Stage(settings, services.database, services.store, str(settings.verification.url))
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def answering(status: str, when: Callable[[dict[str, Any]], bool]) -> Callable[[Any], Wsgi]:
+    """The application, except that it gives `status` where `when` says so."""
+
+    def broken(app: Any) -> Wsgi:
+        def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            if not when(environ):
+                return app(environ, start_response)
+            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            start_response(status, [("Content-Type", "application/json"), ("Content-Length", "2")])
+            return [b"{}"]
+
+        return call
+
+    return broken
+
+
+def is_save(environ: dict[str, Any]) -> bool:
+    return environ["REQUEST_METHOD"] == "PUT"
+
+
+def deaf_to_versions(app: Any) -> Wsgi:
+    def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if is_save(environ):
+            environ["QUERY_STRING"] = ""
+        return app(environ, start_response)
+
+    return call
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"])
 class TestEachCheckFails:
     """A check that cannot fail proves nothing; each is shown a service that breaks its promise."""
 
-    def test_lost_update(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Devices whose version does not reach the service overwrite each other."""
-        monkeypatch.setattr(checks, "_save", _without_version(checks._save))
+    def test_lost_update(self, serve: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(checks, "SAVES", 5)
         with pytest.raises(CheckFailed, match="acknowledged saves are lost"):
-            checks.no_lost_update(stage)
+            checks.no_lost_update(serve(deaf_to_versions))
 
-    def test_accepted_stale_save(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checks, "_save", _without_version(checks._save))
+    def test_accepted_stale_save(self, serve: Callable[..., Stage]) -> None:
         with pytest.raises(CheckFailed, match="10 saves from the same version were accepted"):
-            checks.stale_save_refused(stage)
+            checks.stale_save_refused(serve(deaf_to_versions))
 
-    def test_asset_file_missing(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(stage.store, "root", stage.store.root / "elsewhere")
+    def test_save_that_keeps_no_revision(self, serve: Callable[..., Stage]) -> None:
+        def forgetting(app: Any) -> Any:
+            available = app.extensions["scratch4school"]
+            forgetful = replace(available.settings, keep_revisions=0)
+            app.extensions["scratch4school"] = replace(available, settings=forgetful)
+            return app
+
+        with pytest.raises(CheckFailed, match=r"revisions \[3\] were kept, not \[1, 2, 3\]"):
+            checks.stale_save_refused(serve(forgetting))
+
+    def test_asset_stored_twice(self, serve: Callable[..., Stage]) -> None:
+        """A service whose losers of the race leave their file."""
+
+        def hoarding(app: Any) -> Any:
+            app.extensions["scratch4school"].store.discard = lambda _path: None
+            return app
+
         with pytest.raises(CheckFailed, match="files in"):
-            checks.asset_once(stage)
+            checks.asset_once(serve(hoarding))
 
-    def test_group_that_is_missing(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_upload_that_fails(self, serve: Callable[..., Stage]) -> None:
+        """As in the original, which has no room for the same bytes under a second type."""
+        taken = threading.Semaphore(checks.UPLOADS)
+        refusing = answering("500 Internal Server Error", lambda environ: not is_free(environ, taken))
+        with pytest.raises(CheckFailed, match="second type got 500"):
+            checks.asset_once(serve(refusing))
+
+    def test_login_that_is_not_taken(self, serve: Callable[..., Stage]) -> None:
+        refusing = answering("401 Unauthorized", lambda environ: environ["PATH_INFO"] == "/api/user")
+        with pytest.raises(CheckFailed, match="answered 401 to a new session"):
+            checks.first_logins(serve(refusing))
+
+    def test_service_on_another_database(self, serve: Callable[..., Stage], tmp_path: Path, migrated: Any) -> None:
+        """The logins are there, but the service does not see them."""
+
+        def elsewhere(app: Any) -> Any:
+            other = tmp_path / "other.db"
+            shutil.copy(str(make_url(migrated["sqlite"]).database), other)
+            available = app.extensions["scratch4school"]
+            available.database.dispose()
+            database = Database(replace(available.settings.database, url=make_url(f"sqlite:///{other}")), 20)
+            app.extensions["scratch4school"] = replace(available, database=database)
+            return app
+
+        with pytest.raises(CheckFailed, match="answered 401 to a new session"):
+            checks.first_logins(serve(elsewhere))
+
+    def test_group_that_is_missing(self, serve: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("scratch4school.users._put_memberships", lambda *arguments: None)
         with pytest.raises(CheckFailed, match="0 memberships instead of 3"):
-            checks.first_logins(stage)
+            checks.first_logins(serve(lambda app: app))
 
-    def test_login_that_fails(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_login_that_fails(self, serve: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("scratch4school.users._put_user", _fail)
         with pytest.raises(RuntimeError, match="on purpose"):
-            checks.first_logins(stage)
+            checks.first_logins(serve(lambda app: app))
 
-    def test_client_with_an_error(self, stage: Stage, services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Sessions that end while they are used."""
-        real = stage.sign_in
+    def test_client_with_an_error(self, serve: Callable[..., Stage]) -> None:
+        """A pool that is too small, and says so to the last ten."""
+        room = threading.Semaphore(checks.CLIENTS - 10)
+        full = answering(
+            "503 Service Unavailable",
+            lambda environ: environ["REQUEST_METHOD"] == "GET" and not room.acquire(blocking=False),
+        )
+        with pytest.raises(CheckFailed, match=r"10 of 100 clients met an error: \[\(200, 503\)\]"):
+            checks.pooling(serve(full))
 
-        def short_lived(identity: Any) -> Any:
-            visitor = real(identity)
-            services.database.write(lambda connection: connection.execute(sa.delete(oauth_sessions)))
-            return visitor
+    def test_acknowledged_saves_that_were_not_made(self, serve: Callable[..., Stage]) -> None:
+        lying = answering("200 OK", lambda environ: environ["REQUEST_METHOD"] == "POST")
+        with pytest.raises(CheckFailed, match="0 projects were saved by 100 clients"):
+            checks.pooling(serve(lying))
 
-        monkeypatch.setattr(stage, "sign_in", short_lived)
-        with pytest.raises(CheckFailed, match=r"100 of 100 clients met an error: \[\(401, 401\)\]"):
-            checks.pooling(stage)
-
-    def test_file_left_behind(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Where new files are not taken back after a failed commit."""
-        monkeypatch.setattr(stage.store, "discard", lambda relative: None)
+    def test_file_left_behind(self, serve: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where new files are not taken back after a failed commit of this process."""
+        good = serve(lambda app: app)
+        monkeypatch.setattr(good.store, "discard", lambda relative: None)
         with pytest.raises(CheckFailed, match="6 files afterwards, 1 before"):
-            checks.failed_commit(stage)
+            checks.failed_commit(good)
 
-    def test_acknowledged_failure(self, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_acknowledged_failure(self, serve: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(projects, "save", lambda *arguments: None)
         with pytest.raises(CheckFailed, match="acknowledged although its commit failed"):
-            checks.failed_commit(stage)
+            checks.failed_commit(serve(lambda app: app))
+
+    def test_next_save_refused(self, serve: Callable[..., Stage]) -> None:
+        with pytest.raises(CheckFailed, match="the next save was refused"):
+            checks.failed_commit(serve(answering("503 Service Unavailable", is_save)))
 
 
-def _without_version(save: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda client, project_id, content, version: save(client, project_id, content, None)
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+class TestCutSaveOfTheServiceFails:
+    """On PostgreSQL a save of the service itself is made to fail, and a service that takes that badly is found out."""
+
+    def test_good_service_passes(self, serve: Callable[..., Stage]) -> None:
+        assert re.fullmatch(
+            r"one save's connection cut \d+ times: 503", str(checks.failed_commit(serve(lambda app: app)))
+        )
+
+    def test_file_left_behind(self, serve: Callable[..., Stage]) -> None:
+        def hoarding(app: Any) -> Any:
+            app.extensions["scratch4school"].store.discard = lambda _path: None
+            return app
+
+        with pytest.raises(CheckFailed, match="2 files afterwards, 1 before"):
+            checks.failed_commit(serve(hoarding))
+
+    def test_old_work_overwritten(self, serve: Callable[..., Stage]) -> None:
+        """As in the original, which writes into the file that is there, and then asks the database."""
+
+        def overwriting(app: Any) -> Wsgi:
+            store = app.extensions["scratch4school"].store
+
+            def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+                if is_save(environ):
+                    for path in (store.root / "projects").rglob("*.sb3"):
+                        path.write_bytes(stage.project_file("cut off"))
+                return app(environ, start_response)
+
+            return call
+
+        with pytest.raises(CheckFailed, match=r"something else than the old work|their bytes changed"):
+            checks.failed_commit(serve(overwriting))
+
+    def test_save_that_never_reaches_the_database(self, serve: Callable[..., Stage]) -> None:
+        with pytest.raises(CheckFailed, match="no save of the service reached the database"):
+            checks.failed_commit(serve(answering("503 Service Unavailable", is_save)))
+
+    def test_acknowledged_although_cut(self, serve: Callable[..., Stage]) -> None:
+        def lying(app: Any) -> Wsgi:
+            def call(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+                def say_yes(_status: str, *rest: Any) -> Any:
+                    return start_response("200 OK", *rest)
+
+                return app(environ, say_yes if is_save(environ) else start_response)
+
+            return call
+
+        with pytest.raises(CheckFailed, match=r"a save whose connection was cut \d+ times got 200"):
+            checks.failed_commit(serve(lying))
+
+
+def is_free(environ: dict[str, Any], taken: threading.Semaphore) -> bool:
+    """Whether a request is none of the uploads that come after `taken` has run out."""
+    return environ["REQUEST_METHOD"] != "POST" or taken.acquire(blocking=False)
 
 
 def _fail(*_arguments: object) -> None:

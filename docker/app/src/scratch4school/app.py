@@ -16,6 +16,7 @@ from . import (
     logs,
     metrics,
     project_routes,
+    revision_routes,
     sharing_routes,
     teacher_routes,
     users,
@@ -30,7 +31,16 @@ from .services import Services, services
 from .sessions import current, require_session
 from .uploads import BODY_LIMIT, UploadRequest
 
-_ROUTES = (auth, project_routes, sharing_routes, teacher_routes, backpack_routes, asset_routes, health)
+_ROUTES = (
+    auth,
+    project_routes,
+    revision_routes,
+    sharing_routes,
+    teacher_routes,
+    backpack_routes,
+    asset_routes,
+    health,
+)
 
 
 class Application(Flask):

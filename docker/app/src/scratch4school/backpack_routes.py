@@ -28,7 +28,7 @@ blueprint = Blueprint("backpack", __name__, url_prefix="/api/backpack")
 
 _FIELDS = ("type", "mime", "name", "body", "thumbnail")
 _TYPE = re.compile(r"[a-z0-9_-]{1,20}")
-_MIME = re.compile(r"[a-z]+/([a-z0-9+-]{1,10})")
+_MIME = re.compile(r"[a-z]{1,20}/([a-z0-9+-]{1,10})")
 _NAME_LENGTH = 255
 _DEFAULT_LIMIT = 20
 _LARGEST_LIMIT = 100

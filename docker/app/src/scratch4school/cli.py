@@ -1,16 +1,17 @@
-"""The command line: serve, look after the database's schema, verify a running service."""
+"""The command line: serve, look after the database's schema, verify a running service, sweep."""
 
 import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
 from . import config, schema
 from .config import EX_CONFIG
+from .database import DatabaseUnavailable
 
 EX_PENDING = 1
 EX_REFUSED = 3
@@ -26,9 +27,9 @@ try again; {EX_CONFIG} the settings cannot be used.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    options = _parser().parse_args(arguments)
-    status: int = options.run()
-    return status
+    options = vars(_parser().parse_args(arguments))
+    run: Callable[..., int] = options.pop("run")
+    return run(**options)
 
 
 def serve() -> int:
@@ -86,6 +87,13 @@ def verify() -> int:
     return run(config.load_or_exit(config.load, os.environ))
 
 
+def sweep(grace_hours: int, dry_run: bool) -> int:
+    """Remove what nothing refers to any more; 0 when all of it could be removed."""
+    from . import sweep as sweeping
+
+    return sweeping.run(config.load_or_exit(config.load, os.environ), grace_hours, dry_run)
+
+
 def entry_point() -> None:
     """What the console script calls: `main`, with the errors that have a sentence turned into one."""
     try:
@@ -94,6 +102,8 @@ def entry_point() -> None:
         status = _fail(EX_REFUSED, str(error))
     except schema.LockNotObtained as error:
         status = _fail(EX_TEMPFAIL, str(error))
+    except DatabaseUnavailable as error:
+        status = _fail(EX_UNAVAILABLE, f"The database cannot be reached: {error}")
     except DBAPIError as error:
         # The driver's own words name host and reason; the statement and its values are left out.
         first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
@@ -111,6 +121,12 @@ def _memory() -> str | None:
     return str(shared) if os.access(shared, os.W_OK) else None
 
 
+def _hours(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 10_000:
+        raise argparse.ArgumentTypeError("say a whole number of hours, at least 1: a save in flight has no row yet")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scratch4school", description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -118,6 +134,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve requests until stopped").set_defaults(run=serve)
     commands.add_parser("verify", help="prove that the running service keeps its promises").set_defaults(run=verify)
+    sweeper = commands.add_parser("sweep", help="remove unnamed files, forgotten versions and dead sessions")
+    sweeper.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    sweeper.add_argument(
+        "--grace-hours",
+        type=_hours,
+        default=48,
+        metavar="N",
+        help="keep a file this long after it was first seen to be unnamed (default 48, at least 1)",
+    )
+    sweeper.set_defaults(run=sweep)
     database = commands.add_parser("db", help="the database's schema").add_subparsers(required=True, metavar="COMMAND")
     database.add_parser("check", help="print current and newest revision").set_defaults(run=db_check)
     database.add_parser("current", help="print the current revision").set_defaults(run=db_current)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import psycopg2
+import psycopg2.extensions
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
@@ -40,6 +40,7 @@ _PROBE_SECONDS = 1.0
 _PROBE_RECONNECT_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 10
 _CONNECT_SECONDS = 5
+_BEGIN = "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'"
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,8 @@ class Database:
         """`connections` is the most this process ever opens: one per thread, so that no thread waits for another."""
         self.engine = make_engine(settings, connections)
         self.is_sqlite = settings.is_sqlite
-        # Both engines share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
-        self._reading = self.engine.execution_options(without_transaction=True)
+        # Both share the pool. Reading without a transaction saves BEGIN and ROLLBACK, two of three round trips.
+        self._reading = self.engine.execution_options(without_begin=True)
         self._probes: SingleFlight[Any] = SingleFlight(_PROBE_SECONDS)
 
     def read(self, work: Work[T], patience: float | None = None) -> T:
@@ -71,8 +72,6 @@ class Database:
 
         def attempt() -> T:
             with _connection(self._reading) as connection:
-                if not self.is_sqlite:
-                    _leave_transactions(connection)
                 return work(connection)
 
         return self._persist(attempt, patience)
@@ -86,8 +85,6 @@ class Database:
 
         def attempt() -> T:
             with _connection(self.engine) as connection, connection.begin() as transaction:
-                if not self.is_sqlite:
-                    connection.exec_driver_sql("SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'")
                 result = work(connection)
                 self._commit(transaction)
                 return result
@@ -167,19 +164,6 @@ def _connection(engine: Engine) -> Connection:
         return engine.connect()
 
 
-def _leave_transactions(connection: Connection) -> None:
-    """Let PostgreSQL's driver send statements as they are, until the connection is back in the pool.
-
-    SQLAlchemy's own AUTOCOMMIT is undone by a question to the server after the pool has stopped expecting trouble: on
-    a connection that broke meanwhile it fails a read that had its answer, and the pool is a connection short for good.
-    """
-    try:
-        connection.connection.driver_connection.autocommit = True  # type: ignore[union-attr]
-    except psycopg2.Error as error:
-        connection.invalidate(error)
-        raise OperationalError("(autocommit)", {}, error) from error
-
-
 def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
     """An engine with at most `connections` pooled connections, or with none kept when None.
 
@@ -200,9 +184,12 @@ def make_engine(settings: DatabaseSettings, connections: int | None) -> Engine:
         settings.url.set(password=password),
         connect_args={"connect_timeout": _CONNECT_SECONDS, "application_name": "scratch4school"},
         use_native_hstore=False,
+        # The driver would begin each transaction with a round trip of its own, and switching it for reads costs too.
+        isolation_level="AUTOCOMMIT" if connections is not None else None,
         **options,
     )
-    _return_to_transactions(engine)
+    if connections is not None:
+        _prepare_postgres(engine)
     return engine
 
 
@@ -237,12 +224,33 @@ def _is_disconnect(error: DBAPIError) -> bool:
     return code.startswith(("08", "57P0")) or code == "53300"
 
 
-def _return_to_transactions(engine: Engine) -> None:
-    # Here an error makes the pool throw the connection away, which is right for one that breaks at this moment.
+def _prepare_postgres(engine: Engine) -> None:
+    """Let our units of work begin and end their transactions, with the time limits in the same round trip."""
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if not _is_reading(connection):
+            connection.exec_driver_sql(_BEGIN)
+
+    @sa.event.listens_for(engine, "commit")
+    def commit(connection: Connection) -> None:
+        if not _is_reading(connection):
+            connection.exec_driver_sql("COMMIT")
+
+    @sa.event.listens_for(engine, "rollback")
+    def roll_back(connection: Connection) -> None:
+        # A connection that broke has nothing to roll back, and asking it to would hide what broke it.
+        if not _is_reading(connection) and not connection.invalidated:
+            connection.exec_driver_sql("ROLLBACK")
+
     @sa.event.listens_for(engine, "reset")
-    def reset(connection: Any, _record: object, _state: object) -> None:
-        if connection.autocommit:
-            connection.autocommit = False
+    def leave_nothing_open(connection: Any, record: Any, _state: object) -> None:
+        if not connection.closed and connection.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            record.invalidate()
+
+
+def _is_reading(connection: Connection) -> bool:
+    return bool(connection.get_execution_options().get("without_begin"))
 
 
 def _prepare_sqlite(engine: Engine) -> None:
@@ -259,5 +267,5 @@ def _prepare_sqlite(engine: Engine) -> None:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        if not connection.get_execution_options().get("without_transaction"):
+        if not _is_reading(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -10,8 +10,10 @@ import hashlib
 import io
 import os
 import re
+import stat
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +21,10 @@ INCOMING = ".incoming"
 PROJECTS = "projects"
 THUMBNAILS = "thumbnails"
 ASSETS = "assets"
+# The school's own picture for projects without one; no row names it.
+DEFAULT_THUMBNAIL = f"{THUMBNAILS}/default.png"
+# Where the original keeps assets: one folder for each type of its front end.
+ORIGINALS_FOLDERS = ("costume", "sound", "sprite", "script", "thumbnail", "unknown")
 OWNED_KINDS = (PROJECTS, THUMBNAILS)
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
@@ -134,6 +140,20 @@ class FileStore:
         """Every file saved under an owner's name, whether a row names it or not."""
         folder = owner_folder(owner_id)
         return [path for kind in OWNED_KINDS for path in (self.root / kind / folder).glob("*") if path.is_file()]
+
+    def settled(self, before: float) -> Iterator[str]:
+        """The relative paths of all stored files that were last written before a time in seconds since the epoch.
+
+        Folders that neither this application nor the original stores in are nobody's business here; nor are links.
+        """
+        for top in (PROJECTS, THUMBNAILS, ASSETS, *ORIGINALS_FOLDERS):
+            for folder, _, names in os.walk(self.root / top):
+                for path in (Path(folder) / name for name in names):
+                    relative = str(path.relative_to(self.root))
+                    with contextlib.suppress(FileNotFoundError):
+                        status = path.lstat()
+                        if stat.S_ISREG(status.st_mode) and status.st_mtime < before and relative != DEFAULT_THUMBNAIL:
+                            yield relative
 
     def remove_owner(self, owner_id: str) -> None:
         """Remove every file of an owner, and the folders that held them."""

@@ -11,7 +11,6 @@ from . import projects, sharing
 from .clock import isoformat
 from .errors import ApiError
 from .services import services
-from .sessions import Session
 
 T = TypeVar("T")
 
@@ -19,10 +18,10 @@ ID = "<row_id:project_id>"
 _LARGEST_VERSION = 2147483647
 
 
-def look(project_id: int, session: Session) -> Row[Any]:
-    """The project as `projects.look` gives it, or ApiError 404."""
+def find(project_id: int) -> Row[Any]:
+    """The project's row, or ApiError 404."""
     database = services().database
-    return translated(lambda: database.read(lambda connection: projects.look(connection, project_id, session.user_id)))
+    return translated(lambda: database.read(lambda connection: projects.find(connection, project_id)))
 
 
 def translated(work: Callable[[], T]) -> T:

@@ -15,9 +15,9 @@ from .project_answers import (
     base_version,
     common_json,
     etag,
+    find,
     json_object,
     listed_json,
-    look,
     saved_json,
     thumbnail_url,
     translated,
@@ -25,7 +25,7 @@ from .project_answers import (
 from .projects import Content
 from .sending import send_stored
 from .services import services
-from .sessions import check, current, require_session, session_id_of
+from .sessions import Session, check, current, require_session, session_id_of
 from .texts import is_storable
 from .uploads import file_part, is_png, require_project
 
@@ -113,9 +113,9 @@ def recent() -> tuple[dict[str, Any], int]:
 def metadata(project_id: int) -> Response:
     """What is known about a project, for those who may open it; members of a group see their own groups only."""
     database, session = services().database, current()
-    row = look(project_id, session)
+    row = find(project_id)
     unlimited = row.owner_id == session.user_id or session.is_staff
-    _require(unlimited or row.is_member)
+    _require_open(row, session)
     seen_by = None if unlimited else session.user_id
     shared = database.read(lambda connection: sharing.shared_with(connection, [row.id], seen_by))
     fields = {
@@ -132,9 +132,8 @@ def metadata(project_id: int) -> Response:
 @require_session
 def download(project_id: int) -> Response:
     """The project file, for its owner, the groups it is shared with, teachers and admins."""
-    session = current()
-    row = look(project_id, session)
-    _require(row.owner_id == session.user_id or session.is_staff or row.is_member)
+    row = find(project_id)
+    _require_open(row, current())
     response = send_stored(
         row.sb3_file_path, "application/octet-stream", download_name=download_name(row.name, ".sb3"), private=True
     )
@@ -147,8 +146,7 @@ def download(project_id: int) -> Response:
 @blueprint.get(f"/{ID}/thumbnail")
 def thumbnail(project_id: int) -> Response:
     """The project's picture, or the school's default one; asked for by <img> tags and therefore without a session."""
-    database = services().database
-    row = translated(lambda: database.read(lambda connection: projects.find(connection, project_id)))
+    row = find(project_id)
     response = send_stored(row.thumbnail_path, "image/png") or send_stored("thumbnails/default.png", "image/png")
     if response is None:
         raise ApiError(404, "This project has no thumbnail.")
@@ -185,8 +183,11 @@ def delete(project_id: int) -> dict[str, Any]:
     return {"success": True, "message": "Project deleted.", "id": str(project_id)}
 
 
-def _require(may_open: bool) -> None:
-    if not may_open:
+def _require_open(row: Row[Any], session: Session) -> None:
+    """ApiError 403 unless the project is the user's own, shared with a group of theirs, or they are staff."""
+    if row.owner_id == session.user_id or session.is_staff:
+        return
+    if not services().database.read(lambda connection: sharing.is_shared_with(connection, row, session.user_id)):
         raise ApiError(403, "This project is not shared with you.")
 
 
@@ -197,7 +198,7 @@ def _save(project_id: int) -> Response:
 
     def work() -> Row[Any]:
         if content is None:
-            look(project_id, current())
+            find(project_id)
             return projects.retitle(available.database, project_id, user_id, _title_of_json(), base)
         return projects.save(
             available.database,

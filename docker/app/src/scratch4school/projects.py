@@ -15,7 +15,7 @@ from . import metrics
 from .clock import utcnow
 from .database import CommitUnknown, Database
 from .files import PROJECTS, THUMBNAILS, FileStore, IncomingFile
-from .tables import project_groups, project_revisions, projects, user_groups
+from .tables import project_groups, project_revisions, projects
 
 T = TypeVar("T")
 
@@ -24,22 +24,13 @@ TITLE_LENGTH = 100
 
 _FIND = sa.select(projects).where(projects.c.id == sa.bindparam("project_id"))
 
-# What most requests for a project ask: its row, what is known of its content, and whether a group of the user sees it.
+# The row together with what is known of its content.
 _LOOK = (
     sa.select(
         projects,
         project_revisions.c.size,
         project_revisions.c.sha256,
-        project_revisions.c.saved_by,
         project_revisions.c.file_path.is_not(None).label("is_recorded"),
-        sa.exists()
-        .where(
-            projects.c.is_published,
-            project_groups.c.project_id == projects.c.id,
-            project_groups.c.group_id == user_groups.c.group_id,
-            user_groups.c.user_id == sa.bindparam("user_id"),
-        )
-        .label("is_member"),
     )
     .outerjoin(
         project_revisions,
@@ -49,9 +40,39 @@ _LOOK = (
         ),
     )
     .where(projects.c.id == sa.bindparam("project_id"))
-    # A restored revision names the file of the one it restored, so two may fit; the later is the one that serves.
-    .order_by(project_revisions.c.version.desc())
+    # A restored revision names the file of the one it restored, so two may fit; they describe the same content.
     .limit(1)
+)
+
+# The one statement that decides a save. It is built once, for building it is most of what it costs this process; what a
+# save leaves out is NULL and keeps its value.
+_SAVE = (
+    sa.update(projects)
+    .where(
+        projects.c.id == sa.bindparam("project_id"),
+        projects.c.owner_id == sa.bindparam("by_owner"),
+        projects.c.version == sa.func.coalesce(sa.bindparam("base", type_=sa.Integer), projects.c.version),
+    )
+    .values(
+        version=projects.c.version + 1,
+        updated_at=sa.bindparam("now"),
+        name=sa.func.coalesce(sa.bindparam("title"), projects.c.name),
+        sb3_file_path=sa.func.coalesce(sa.bindparam("file_path"), projects.c.sb3_file_path),
+        thumbnail_path=sa.func.coalesce(sa.bindparam("thumbnail"), projects.c.thumbnail_path),
+    )
+    .returning(*projects.c)
+)
+_INSERT = sa.insert(projects).returning(*projects.c)
+_INSERT_REVISION = sa.insert(project_revisions)
+_PRUNE = sa.delete(project_revisions).where(
+    project_revisions.c.project_id == sa.bindparam("pruned_id"),
+    project_revisions.c.version
+    < sa.select(project_revisions.c.version)
+    .where(project_revisions.c.project_id == sa.bindparam("pruned_id"))
+    .order_by(project_revisions.c.version.desc())
+    .offset(sa.bindparam("kept", type_=sa.Integer))
+    .limit(1)
+    .scalar_subquery(),
 )
 
 
@@ -120,21 +141,18 @@ def insert(
     keep_revisions: int,
 ) -> Row[Any]:
     """The row of a new project, whose first version is `stored`."""
-    row = connection.execute(
-        sa.insert(projects)
-        .values(
-            name=title,
-            description=description,
-            sb3_file_path=stored.file_path,
-            thumbnail_path=thumbnail_path,
-            version=1,
-            owner_id=owner_id,
-            created_at=now,
-            updated_at=now,
-            is_published=False,
-        )
-        .returning(*projects.c)
-    ).one()
+    values = {
+        "name": title,
+        "description": description,
+        "sb3_file_path": stored.file_path,
+        "thumbnail_path": thumbnail_path,
+        "version": 1,
+        "owner_id": owner_id,
+        "created_at": now,
+        "updated_at": now,
+        "is_published": False,
+    }
+    row = connection.execute(_INSERT, values).one()
     add_revision(connection, row, stored, owner_id, now, keep_revisions)
     return row
 
@@ -155,7 +173,7 @@ def save(
     and what it replaced stays as a revision. Raises NotFound and NotOwner.
     """
     # A look that spares work and decides nothing: what decides is the UPDATE.
-    seen = database.read(lambda connection: look(connection, project_id, owner_id))
+    seen = database.read(lambda connection: look(connection, project_id))
     _refuse_if_hopeless(seen, owner_id, base)
 
     def work(connection: Connection, stored: Stored, thumbnail_path: str | None) -> Row[Any]:
@@ -163,10 +181,7 @@ def save(
         # What was recorded once stays so: whoever replaces it in between records what comes after it.
         if not seen.is_recorded:
             keep_unrecorded(database, connection, project_id)
-        values: dict[str, Any] = {"sb3_file_path": stored.file_path}
-        if thumbnail_path is not None:
-            values["thumbnail_path"] = thumbnail_path
-        row = _update(connection, project_id, owner_id, base, title, values, now)
+        row = _update(connection, project_id, owner_id, base, title, stored.file_path, thumbnail_path, now)
         add_revision(connection, row, stored, owner_id, now, keep_revisions)
         return row
 
@@ -175,7 +190,9 @@ def save(
 
 def retitle(database: Database, project_id: int, owner_id: str, title: str | None, base: int | None) -> Row[Any]:
     """A save without content: it counts as a version, but there is nothing to keep as a revision."""
-    return database.write(lambda connection: _update(connection, project_id, owner_id, base, title, {}, utcnow()))
+    return database.write(
+        lambda connection: _update(connection, project_id, owner_id, base, title, None, None, utcnow())
+    )
 
 
 def set_thumbnail(
@@ -192,7 +209,7 @@ def set_thumbnail(
             .returning(*projects.c)
         ).one_or_none()
         if row is None:
-            _refuse_if_hopeless(look(connection, project_id, owner_id), owner_id, None)
+            _refuse_if_hopeless(look(connection, project_id), owner_id, None)
             raise NotFound
         return row
 
@@ -223,13 +240,12 @@ def find(connection: Connection, project_id: int) -> Row[Any]:
     return row
 
 
-def look(connection: Connection, project_id: int, user_id: str) -> Row[Any]:
-    """The row of a project and, beside its columns, what a decision about it needs; or NotFound.
+def look(connection: Connection, project_id: int) -> Row[Any]:
+    """The row of a project and `size`, `sha256` and `is_recorded` of its content; or NotFound.
 
-    `size`, `sha256` and `saved_by` describe its content and are None where nobody recorded it (`is_recorded`);
-    `is_member` says whether it is published to a group that the user is in.
+    The first two are None where the content was saved before contents were recorded.
     """
-    row = connection.execute(_LOOK, {"project_id": project_id, "user_id": user_id}).one_or_none()
+    row = connection.execute(_LOOK, {"project_id": project_id}).one_or_none()
     if row is None:
         raise NotFound
     return row
@@ -286,20 +302,23 @@ def _update(
     owner_id: str,
     base: int | None,
     title: str | None,
-    values: dict[str, Any],
+    file_path: str | None,
+    thumbnail_path: str | None,
     now: datetime,
 ) -> Row[Any]:
-    """The one statement that decides: it changes the row only for its owner and only from the version `base`."""
-    statement = sa.update(projects).where(projects.c.id == project_id, projects.c.owner_id == owner_id)
-    if base is not None:
-        statement = statement.where(projects.c.version == base)
-    if title is not None:
-        values = {**values, "name": title}
-    row = connection.execute(
-        statement.values(version=projects.c.version + 1, updated_at=now, **values).returning(*projects.c)
-    ).one_or_none()
+    """Change the row, but only for its owner and only from the version `base`; else NotFound, NotOwner or Conflict."""
+    values = {
+        "project_id": project_id,
+        "by_owner": owner_id,
+        "base": base,
+        "title": title,
+        "file_path": file_path,
+        "thumbnail": thumbnail_path,
+        "now": now,
+    }
+    row = connection.execute(_SAVE, values).one_or_none()
     if row is None:
-        _refuse_if_hopeless(look(connection, project_id, owner_id), owner_id, base)
+        _refuse_if_hopeless(look(connection, project_id), owner_id, base)
         # Nothing is wrong a moment later: the project was deleted and its id given again, or the like.
         raise NotFound
     return row
@@ -341,28 +360,21 @@ def add_revision(
     connection: Connection, row: Row[Any], stored: Stored, saved_by: str, now: datetime, keep_revisions: int
 ) -> None:
     """Record what was saved, and forget what is older than the kept number of replaced contents."""
-    connection.execute(
-        sa.insert(project_revisions).values(
-            project_id=row.id,
-            version=row.version,
-            file_path=stored.file_path,
-            size=stored.size,
-            sha256=stored.sha256,
-            saved_by=saved_by,
-            created_at=now,
-        )
-    )
-    oldest_kept = (
-        sa.select(project_revisions.c.version)
-        .where(project_revisions.c.project_id == row.id)
-        .order_by(project_revisions.c.version.desc())
-        .offset(keep_revisions)
-        .limit(1)
-        .scalar_subquery()
-    )
+    values = {
+        "project_id": row.id,
+        "version": row.version,
+        "file_path": stored.file_path,
+        "size": stored.size,
+        "sha256": stored.sha256,
+        "saved_by": saved_by,
+        "created_at": now,
+    }
+    connection.execute(_INSERT_REVISION, values)
+    # Most projects never have that many, and are spared the statement.
     if row.version > keep_revisions + 1:
-        connection.execute(
-            sa.delete(project_revisions).where(
-                project_revisions.c.project_id == row.id, project_revisions.c.version < oldest_kept
-            )
-        )
+        forget_revisions(connection, row.id, keep_revisions)
+
+
+def forget_revisions(connection: Connection, project_id: int, keep_revisions: int) -> int:
+    """Forget the contents beyond the kept number of a project whose row is locked; returns how many they were."""
+    return connection.execute(_PRUNE, {"pruned_id": project_id, "kept": keep_revisions}).rowcount

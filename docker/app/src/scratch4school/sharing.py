@@ -16,6 +16,14 @@ from .tables import projects as project_rows
 
 COPY_PREFIX = "Copy of "
 
+_IS_SHARED = (
+    sa.select(sa.literal(1))
+    .select_from(project_groups)
+    .join(user_groups, user_groups.c.group_id == project_groups.c.group_id)
+    .where(project_groups.c.project_id == sa.bindparam("project_id"), user_groups.c.user_id == sa.bindparam("user_id"))
+    .limit(1)
+)
+
 
 class NotShared(Exception):
     """The project is not shared with the user."""
@@ -76,6 +84,14 @@ def shared_with(
     return found
 
 
+def is_shared_with(connection: Connection, project: Row[Any], user_id: str) -> bool:
+    """Whether a project is published to a group that the user is in."""
+    if not project.is_published:
+        return False
+    values = {"project_id": project.id, "user_id": user_id}
+    return connection.scalar(_IS_SHARED, values) is not None
+
+
 def shared_with_user(connection: Connection, user_id: str) -> Sequence[Row[Any]]:
     """Other people's projects that are shared with a group of the user, with their owner's name, newest first."""
     through_a_group = sa.exists().where(
@@ -103,8 +119,8 @@ def copy(database: Database, store: FileStore, project_id: int, user_id: str, ke
         connection.execute(
             sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update(read=True)
         )
-        source = projects.look(connection, project_id, user_id)
-        if source.owner_id != user_id and not source.is_member:
+        source = projects.look(connection, project_id)
+        if source.owner_id != user_id and not is_shared_with(connection, source, user_id):
             raise NotShared
         if store.find(source.sb3_file_path) is None:
             raise projects.FileMissing

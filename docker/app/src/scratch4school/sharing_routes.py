@@ -6,7 +6,7 @@ from flask import Blueprint, Response
 
 from . import sharing
 from .errors import ApiError
-from .project_answers import ID, answer, common_json, json_object, listed_json, look, thumbnail_url, translated
+from .project_answers import ID, answer, common_json, find, json_object, listed_json, thumbnail_url, translated
 from .services import services
 from .sessions import current, require_session
 
@@ -31,7 +31,7 @@ def share(project_id: int) -> Response:
 def shown(project_id: int) -> Response:
     """With which groups a project is shared, for its owner, teachers and admins."""
     database, session = services().database, current()
-    row = look(project_id, session)
+    row = find(project_id)
     if row.owner_id != session.user_id and not session.is_staff:
         raise ApiError(403, "This project belongs to somebody else.")
     shared = database.read(lambda connection: sharing.shared_with(connection, [project_id]))

@@ -62,6 +62,8 @@ projects = sa.Table(
     sa.Column("updated_at", sa.DateTime),
     sa.Column("is_published", sa.Boolean),
     sa.Index("ix_projects_owner_id", "owner_id"),
+    # An id that is given again would let a stale tab save over somebody else's project.
+    sqlite_autoincrement=True,
 )
 
 # One row per content that was saved, the current one included; without size and hash where a file was saved before

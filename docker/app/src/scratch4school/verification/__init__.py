@@ -28,7 +28,7 @@ def run(settings: Settings) -> int:
         return EX_CONFIG
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    database = Database(settings.database, connections=checks.CLIENTS)
+    database = Database(settings.database, connections=checks.LOGINS_AT_ONCE)
     stage = Stage(settings, database, FileStore(settings.uploads), settings.verification.url)
     passed, clean = 0, True
     try:

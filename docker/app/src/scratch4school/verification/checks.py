@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from .. import projects
+from ..claims import Identity
 from ..database import Database
 from ..projects import Content
 from ..tables import assets, groups, oauth_sessions, project_revisions, user_groups, users
 from ..tables import projects as project_rows
+from .cutting import cut_saves
 from .pooler import PoolWatcher
 from .stage import Answer, Client, Stage, Visitor, incoming, project_content, project_file
 
@@ -22,7 +25,9 @@ CLIENTS = 100
 DEVICES = 10
 SAVES = 10
 UPLOADS = 20
+LOGINS_AT_ONCE = 20
 FAILING_SAVES = 5
+READERS = 5
 _SAVE_SECONDS = 60
 
 
@@ -119,23 +124,14 @@ def asset_once(stage: Stage) -> str | None:
 
 
 def first_logins(stage: Stage) -> str | None:
-    """A hundred first logins of one user with three new groups: nobody fails, one user, each group once."""
-    identity = stage.identity("login", groups=3)
+    """A hundred first logins of new users, each by twenty devices at once: nobody fails, no user or group is doubled.
 
-    def log_in(_index: int, start: threading.Barrier) -> str:
-        start.wait()
-        return stage.sign_in(identity).session_id
-
-    sessions = stage.together(CLIENTS, log_in)
-    names = [group.external_id for group in identity.groups]
-    for what, statement, expected in (
-        ("users", sa.select(users.c.id).where(users.c.id == identity.user_id), 1),
-        ("groups", sa.select(groups.c.id).where(groups.c.external_id.in_(names)), 3),
-        ("memberships", sa.select(user_groups.c.group_id).where(user_groups.c.user_id == identity.user_id), 3),
-        ("sessions", sa.select(oauth_sessions.c.id).where(oauth_sessions.c.id.in_(sessions)), CLIENTS),
-    ):
-        found = len(stage.database.read(lambda connection, query=statement: connection.execute(query).all()))
-        _require(found == expected, f"{found} {what} instead of {expected}")
+    The devices log in by the application's own function, because only the provider's part is missing here; that the
+    service takes the sessions, and knows the user and the groups, is asked over HTTP.
+    """
+    for number in range(CLIENTS // LOGINS_AT_ONCE):
+        identity = stage.identity(f"login{number}", groups=3)
+        _require_logged_in_once(stage, identity)
     return None
 
 
@@ -150,7 +146,7 @@ def pooling(stage: Stage) -> str:
             saved = client.send("POST", "/api/projects?title=Verification", "project_file", "p.sb3", content)
             return saved.status, client.get("/api/projects").status
 
-    with PoolWatcher(stage.settings) as watcher:
+    with PoolWatcher(stage.settings, stage.database) as watcher:
         answers = stage.together(CLIENTS, visit)
     bad = [answer for answer in answers if answer != (200, 200)]
     _require(not bad, f"{len(bad)} of {CLIENTS} clients met an error: {sorted(set(bad))}")
@@ -163,46 +159,40 @@ def pooling(stage: Stage) -> str:
     if watcher.limit is not None:
         _require(watcher.samples > 0, "the pooler's console gave no figures")
         _require(watcher.most > 0, "not one request went through the pooler")
-        _require(watcher.most <= watcher.limit, f"{watcher.most} server connections, the pool allows {watcher.limit}")
+        for most, who in ((watcher.most, "the pooler"), (watcher.most_backends, "PostgreSQL")):
+            _require(most <= watcher.limit, f"{who} counted {most} server connections, the pool allows {watcher.limit}")
     return watcher.remark()
 
 
 def failed_commit(stage: Stage) -> str | None:
-    """Saves whose commit fails, while others read: the old work stays whole, and no file of a failed save remains."""
+    """Saves that fail before they are committed, while others read: the old work stays whole, and no file is left over.
+
+    The commits of this process fail after all their statements; on PostgreSQL a save of the service loses its
+    connection too, as often as it tries.
+    """
     visitor = stage.sign_in(stage.identity("commit"))
     with stage.client(visitor) as client:
         project_id = _create(client, "kept")
-    files = {path: path.read_bytes() for path in stage.store.files_of(visitor.user_id)}
-    failing = _FailingDatabase(stage.settings.database, FAILING_SAVES)
-
-    def fail_or_read(index: int, start: threading.Barrier) -> bool:
-        if index < FAILING_SAVES:
-            with incoming(stage.store, project_file(f"lost {index}")) as file:
-                start.wait()
-                return _save_fails(stage, failing, project_id, visitor.user_id, Content(file, None), index)
-        with stage.client(visitor) as client:
-            start.wait()
-            return all(_load(client, project_id) == (1, "kept") for _ in range(5))
-
-    try:
-        outcomes = stage.together(2 * FAILING_SAVES, fail_or_read)
-    finally:
-        failing.dispose()
-    _require(all(outcomes[:FAILING_SAVES]), "a save was acknowledged although its commit failed")
-    _require(all(outcomes[FAILING_SAVES:]), "a reader saw something else than the old work")
-    after = {path: path.read_bytes() for path in stage.store.files_of(visitor.user_id)}
+    files = _files(stage, visitor)
+    _refuse_commits(stage, visitor, project_id)
+    remark = None if stage.database.is_sqlite else _cut_save(stage, visitor, project_id)
+    after = _files(stage, visitor)
     _require(after == files, f"{len(after)} files afterwards, {len(files)} before, or their bytes changed")
     with stage.client(visitor) as client:
         _require(_load(client, project_id) == (1, "kept"), "the old work is gone")
         _require(_save(client, project_id, "new", 1).status == 200, "the next save was refused")
-    return None
+    return remark
 
 
 ALL = (
     Check("Projects", f"no lost update: {DEVICES} devices x {SAVES} saves", no_lost_update),
     Check("Versions", f"a stale save gets 409 and overwrites nothing: {DEVICES} devices", stale_save_refused),
     Check("Assets", f"same upload {UPLOADS} times at once: one row, one file", asset_once),
-    Check("Users and groups", f"{CLIENTS} first logins at once: one user, each group once", first_logins),
+    Check(
+        "Users and groups",
+        f"{CLIENTS} first logins, {LOGINS_AT_ONCE} of a user at once: each user and group once",
+        first_logins,
+    ),
     Check("Pooling", f"{CLIENTS} clients at once: no error, connections within the pool", pooling),
     Check("Files", "a save whose commit fails leaves no half file and loses none", failed_commit),
 )
@@ -214,6 +204,81 @@ class _FailingDatabase(Database):
     def _commit(self, transaction: sa.RootTransaction) -> None:
         transaction.rollback()
         raise CommitRefused
+
+
+def _require_logged_in_once(stage: Stage, identity: Identity) -> None:
+    def log_in(_index: int, start: threading.Barrier) -> str:
+        start.wait()
+        return stage.sign_in(identity).session_id
+
+    sessions = stage.together(LOGINS_AT_ONCE, log_in)
+    names = [group.external_id for group in identity.groups]
+    for what, statement, expected in (
+        ("users", sa.select(users.c.id).where(users.c.id == identity.user_id), 1),
+        ("groups", sa.select(groups.c.id).where(groups.c.external_id.in_(names)), len(names)),
+        ("memberships", sa.select(user_groups.c.group_id).where(user_groups.c.user_id == identity.user_id), len(names)),
+        ("sessions", sa.select(oauth_sessions.c.id).where(oauth_sessions.c.id.in_(sessions)), LOGINS_AT_ONCE),
+    ):
+        found = len(stage.database.read(lambda connection, query=statement: connection.execute(query).all()))
+        _require(found == expected, f"{found} {what} instead of {expected}")
+    with stage.client(Visitor(identity.user_id, sessions[0])) as client:
+        who, where = client.get("/api/user"), client.get("/api/groups")
+    _require(who.status == 200, f"the service answered {who.status} to a new session")
+    _require(who.json["user"]["user_id"] == identity.user_id, "the service takes a new session for somebody else's")
+    _require(where.status == 200, f"the service answered {where.status} to the question for groups")
+    known = sorted(group["external_id"] for group in where.json["groups"])
+    _require(known == sorted(names), f"the service knows {len(known)} groups of the user instead of {len(names)}")
+
+
+def _files(stage: Stage, visitor: Visitor) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in stage.store.files_of(visitor.user_id)}
+
+
+def _refuse_commits(stage: Stage, visitor: Visitor, project_id: int) -> None:
+    failing = _FailingDatabase(stage.settings.database, FAILING_SAVES)
+
+    def fail_or_read(index: int, start: threading.Barrier) -> bool:
+        if index >= FAILING_SAVES:
+            return _reads_old_work(stage, visitor, project_id, start)
+        with incoming(stage.store, project_file(f"lost {index}")) as file:
+            start.wait()
+            return _save_fails(stage, failing, project_id, visitor.user_id, Content(file, None), index)
+
+    try:
+        outcomes = stage.together(FAILING_SAVES + READERS, fail_or_read)
+    finally:
+        failing.dispose()
+    _require(all(outcomes[:FAILING_SAVES]), "a save was acknowledged although its commit failed")
+    _require(all(outcomes[FAILING_SAVES:]), "a reader saw something else than the old work")
+
+
+def _cut_save(stage: Stage, visitor: Visitor, project_id: int) -> str:
+    """A save through the service whose connection is cut at each attempt, beside readers; returns the remark."""
+    answered = threading.Event()
+
+    def cut_save_or_read(index: int, start: threading.Barrier) -> int:
+        if index == 0:
+            return cut_saves(stage.database, project_id, start, answered)
+        if index > 1:
+            return int(_reads_old_work(stage, visitor, project_id, start))
+        try:
+            with stage.client(visitor) as client:
+                start.wait()
+                return _save(client, project_id, "cut off", 1).status
+        finally:
+            answered.set()
+
+    cut, status, *readers = stage.together(2 + READERS, cut_save_or_read)
+    _require(cut > 0, "no save of the service reached the database")
+    _require(status == 503, f"a save whose connection was cut {cut} times got {status}")
+    _require(all(readers), "a reader saw something else than the old work")
+    return f"one save's connection cut {cut} times: 503"
+
+
+def _reads_old_work(stage: Stage, visitor: Visitor, project_id: int, start: threading.Barrier) -> bool:
+    with stage.client(visitor) as client:
+        start.wait()
+        return all(_load(client, project_id) == (1, "kept") for _ in range(5))
 
 
 def _save_fails(stage: Stage, failing: Database, project_id: int, user_id: str, content: Content, index: int) -> bool:

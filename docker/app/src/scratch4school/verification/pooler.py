@@ -1,4 +1,4 @@
-"""PgBouncer's own view of its pool, sampled while a check puts load on it."""
+"""How many connections the application has to PostgreSQL, as either end counts them while a check puts load on it."""
 
 import threading
 from contextlib import closing
@@ -6,20 +6,29 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extras
+import sqlalchemy as sa
 
 from ..config import PoolerSettings, Settings
+from ..database import Database
 
 _PAUSE_SECONDS = 0.05
 _SERVER_STATES = ("sv_active", "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login")
+# A role sees its own connections, and those are what is counted.
+_BACKENDS = sa.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND datname = current_database()"
+)
 
 
 class PoolWatcher:
     """While entered, notes the most server connections that the application's pool had.
 
-    `limit` is what the pooler's settings allow, or None when there is no pooler to ask.
+    `most` is what the pooler said, `most_backends` what PostgreSQL said in two samples running: a connection that the
+    pooler has closed takes a moment to go. `limit` is what the pooler's settings allow, or None when there is no pooler
+    to ask.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, service: Database) -> None:
+        self._service = service
         self._pooler = settings.verification.pooler
         self._database = settings.database
         self._done = threading.Event()
@@ -27,6 +36,7 @@ class PoolWatcher:
         self._failure: Exception | None = None
         self.limit: int | None = None
         self.most = 0
+        self.most_backends = 0
         self.samples = 0
 
     def __enter__(self) -> "PoolWatcher":
@@ -46,16 +56,20 @@ class PoolWatcher:
     def remark(self) -> str:
         """What was seen, for the line of the check."""
         if self.limit is not None:
-            return f"at most {self.most} of {self.limit} server connections"
+            return f"at most {max(self.most, self.most_backends)} of {self.limit} server connections"
         return "SQLite: no pool" if self._database.is_sqlite else "no pooler named in SCRATCH4SCHOOL_VERIFY_POOLER_URL"
 
     def _watch(self, pooler: PoolerSettings) -> None:
         try:
+            before = 0
             with closing(self._connect(pooler)) as connection:
                 while not self._done.wait(_PAUSE_SECONDS):
                     for row in _show(connection, "POOLS"):
                         if self._is_ours(row):
                             self.most = max(self.most, sum(int(row.get(state) or 0) for state in _SERVER_STATES))
+                    backends = self._service.read(lambda service: service.scalar(_BACKENDS)) or 0
+                    self.most_backends = max(self.most_backends, min(before, backends))
+                    before = backends
                     self.samples += 1
         except Exception as error:
             self._failure = error

@@ -1,0 +1,221 @@
+"""A lesson from beginning to end: prepare, load, settle, read back; bounded in time and requests, and stoppable."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TextIO, TypeVar
+
+import aiohttp
+
+from .browser import Browser, Failed, connect
+from .contents import Contents
+from .devices import HastyDevice, MergingDevice
+from .ledger import Ledger
+from .pupil import Classroom, Pupil
+from .readback import AT_ONCE, ReadBack, side_by_side
+from .records import Records
+
+T = TypeVar("T")
+
+PROGRESS_SECONDS = 5.0
+# After the load every request under way may end; longer than that no proxy waits, and the rest is in doubt.
+SETTLE_SECONDS = 95.0
+PREPARE_TRIES = 3
+PREPARE_PAUSE = 1.0
+
+
+class LessonFailed(Exception):
+    """The lesson could not begin; the message is a sentence for the person at the keyboard."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done to which stack. Times in seconds; `ca` names a file, None means this machine's authorities."""
+
+    url: str
+    ca: str | None
+    seconds: float = 30
+    think: float = 0
+    max_requests: int = 200_000
+    devices: int = 10
+    large_share: float = 0.02
+    large_megabytes: float = 10
+    seed: int = 1
+    keep: bool = False
+
+
+@dataclass
+class Outcome:
+    """What came out: requests of the load and of the rest, the ledger, and what could not be read back.
+
+    `phases` has the seconds of each phase by name, `began` the epoch's seconds. `in_time` are the requests that ended
+    while the load lasted, `cpu_seconds` what the driver itself took for them.
+    """
+
+    plan: Plan
+    users: int
+    ledger: Ledger
+    began: float = field(default_factory=time.time)
+    load: Records = field(default_factory=Records)
+    around: Records = field(default_factory=Records)
+    phases: dict[str, float] = field(default_factory=dict)
+    in_time: int = 0
+    cpu_seconds: float = 0.0
+    unread: list[str] = field(default_factory=list)
+    stopped: str | None = None
+
+
+class Lesson:
+    """One run against one stack. `sessions` maps each user to the id of a session that the application gave out."""
+
+    def __init__(
+        self, plan: Plan, sessions: dict[str, str], say: Callable[[str], None], journal: TextIO | None = None
+    ) -> None:
+        self._plan = plan
+        self._sessions = sessions
+        self._say = say
+        self._journal = journal
+        self._outcome = Outcome(plan, len(sessions), Ledger(journal))
+        # The run's word differs each time: titles and contents of yesterday's run must not pass for today's.
+        run = secrets.token_hex(3)
+        contents = Contents(plan.seed, plan.large_megabytes)
+        self._classroom = Classroom(run, self._outcome.ledger, contents, plan.large_share, plan.think)
+
+    def stop(self, why: str) -> None:
+        """End the load now; what was saved is still read back."""
+        if not self._classroom.stop.is_set():
+            self._outcome.stopped = why
+            self._classroom.stop.set()
+
+    async def hold(self) -> Outcome:
+        """Hold the whole lesson.
+
+        :raises LessonFailed: when somebody could not save a first project; a class that lacks users is another load.
+        """
+        async with connect(self._plan.url, self._plan.ca) as http:
+            pupils = [
+                Pupil(
+                    name, self._browser(http, session), self._classroom, self._chance_of(name), careful=number % 2 == 0
+                )
+                for number, (name, session) in enumerate(self._sessions.items())
+            ]
+            with self._phase("prepare"):
+                writers = await self._prepare(pupils)
+            self._record_in(self._outcome.load, pupils)
+            with self._phase("load"):
+                under_way = await self._load(writers)
+            with self._phase("settle"):
+                await self._settle(under_way)
+            self._record_in(self._outcome.around, pupils)
+            await self._read_back(pupils)
+        return self._outcome
+
+    def _chance_of(self, name: str) -> random.Random:
+        return random.Random(f"{self._plan.seed} {name}")
+
+    def _browser(self, http: aiohttp.ClientSession, session: str) -> Browser:
+        return Browser(http, session, self._outcome.around, self._count_request)
+
+    def _count_request(self) -> None:
+        if self._outcome.load.requests >= self._plan.max_requests:
+            self.stop(f"after {self._plan.max_requests:,} requests (--max-requests)")
+
+    @staticmethod
+    def _record_in(records: Records, pupils: list[Pupil]) -> None:
+        for pupil in pupils:
+            pupil.browser.records = records
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._outcome.phases[name] = round(time.monotonic() - started, 2)
+
+    async def _prepare(self, pupils: list[Pupil]) -> list[Callable[[], Awaitable[None]]]:
+        """Give everybody a project, and the devices theirs; what has to be done in the load."""
+        await side_by_side(AT_ONCE, [lambda pupil=pupil: self._insist(pupil, pupil.arrive) for pupil in pupils])
+        await side_by_side(AT_ONCE, [lambda pupil=pupil: self._insist(pupil, pupil.create) for pupil in pupils])
+        self._say(f"prepare: {len(pupils)} users have a first project")
+        return [pupil.attend for pupil in pupils] + await self._devices(pupils)
+
+    async def _insist(self, pupil: Pupil, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what the lesson cannot begin without; LessonFailed when it does not succeed in a few tries."""
+        for attempt in range(PREPARE_TRIES):
+            if attempt:
+                await asyncio.sleep(PREPARE_PAUSE)
+            with contextlib.suppress(Failed):
+                return await work()
+        last = self._outcome.around.failures[-1]
+        raise LessonFailed(f"{pupil.name} could not begin: {last.operation}, {last.status}, {last.message}")
+
+    async def _load(self, writers: list[Callable[[], Awaitable[None]]]) -> list[asyncio.Task[None]]:
+        cpu, started = time.process_time(), time.monotonic()
+        tasks = [asyncio.create_task(attend()) for attend in writers]
+        while not self._classroom.stop.is_set():
+            await self._classroom.pause(min(PROGRESS_SECONDS, self._plan.seconds - (time.monotonic() - started)))
+            elapsed = time.monotonic() - started
+            self._say(self._progress_line(elapsed))
+            if self._journal is not None:
+                self._journal.flush()
+            # A task that is done before its time broke down; what it raised is raised again when the load has settled.
+            if elapsed >= self._plan.seconds or any(task.done() for task in tasks):
+                self._classroom.stop.set()
+        self._outcome.cpu_seconds = time.process_time() - cpu
+        self._outcome.in_time = self._outcome.load.requests
+        return tasks
+
+    async def _devices(self, pupils: list[Pupil]) -> list[Callable[[], Awaitable[None]]]:
+        """The devices on the two projects that several write to: the first user's and the second's, or both of one."""
+        if not self._plan.devices:
+            return []
+        merged, hasty = pupils[0], pupils[min(1, len(pupils) - 1)]
+        together, overwritten = await self._insist(merged, merged.create), await self._insist(hasty, hasty.create)
+        together.contended = overwritten.contended = True
+        chance, room = self._chance_of("devices"), self._classroom
+        devices = range(1, self._plan.devices + 1)
+        merging = [MergingDevice(f"d{n}", merged, together, room, chance).attend for n in devices]
+        return merging + [HastyDevice(f"h{n}", hasty, overwritten, room).attend for n in devices]
+
+    def _progress_line(self, elapsed: float) -> str:
+        load = self._outcome.load
+        return (
+            f"load {elapsed:.0f}/{self._plan.seconds:.0f} s, {load.requests:,} requests, "
+            f"{load.requests / max(elapsed, 0.001):.0f}/s, {load.failed:,} failed, {load.conflicts:,} conflicts"
+        )
+
+    async def _settle(self, under_way: list[asyncio.Task[None]]) -> None:
+        self._say("settle: the requests under way may end")
+        _, late = await asyncio.wait(under_way, timeout=SETTLE_SECONDS)
+        for task in late:
+            task.cancel()
+        for result in await asyncio.gather(*under_way, return_exceptions=True):
+            # A pupil who broke down by a fault of this program must not pass for a pupil whom nothing failed.
+            if isinstance(result, Exception):
+                raise result
+
+    async def _read_back(self, pupils: list[Pupil]) -> None:
+        said = time.monotonic()
+
+        def progress(done: int, of: int) -> None:
+            nonlocal said
+            if time.monotonic() - said >= PROGRESS_SECONDS:
+                said = time.monotonic()
+                self._say(f"read back: {done:,} of {of:,}")
+
+        reader = ReadBack(self._outcome.ledger, pupils, progress)
+        with self._phase("read back"):
+            self._say(f"read back: {len(self._outcome.ledger.projects):,} projects were made, every one is read")
+            await reader.everything()
+        self._outcome.unread = reader.unread
+        # What broke a promise is left for whoever looks into it.
+        if not (self._plan.keep or self._outcome.ledger.breaches or reader.unread):
+            with self._phase("clear away"):
+                left = await reader.clear_away()
+                self._say(f"clear away: the projects of this run are deleted{f', except {left}' if left else ''}")

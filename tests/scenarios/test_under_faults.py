@@ -1,0 +1,249 @@
+"""What a school fears, done on purpose to deployed hosts while pupils save: nothing acknowledged may be lost."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitPlace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from conftest import CA, LAB, PROJECTS, ROOT, Place, on_host, status, wait_for
+
+ROUNDS = 20
+# Docker waits ever longer before it restarts a container that died within ten seconds of its start.
+ROUND_SECONDS = 12
+MEGABYTES = 15
+TABLETS = 40
+
+
+class Lesson:
+    """`scripts/classroom` in the background, and its report at the end."""
+
+    def __init__(self, place: Place, folder: Path, *arguments: str) -> None:
+        self._report, self._said = folder / f"{place.name}.json", folder / f"{place.name}.log"
+        command = [ROOT / "scripts" / "classroom", "--host", place.name, "--json", self._report, *arguments]
+        with self._said.open("w") as log:
+            self._process = subprocess.Popen([*map(str, command)], stdout=log, stderr=subprocess.STDOUT)
+
+    def wait_for_load(self) -> None:
+        """Until everybody is logged in and saving."""
+        wait_for(lambda: "\nload " in self.said or self._process.poll() is not None, seconds=180)
+        assert self._process.poll() is None, self.said
+
+    def end(self) -> dict[str, Any]:
+        """Stop the load, let it read everything back, and return the report; a broken promise fails here."""
+        self._process.terminate()
+        assert self._process.wait(timeout=300) == 0, self.said
+        report: dict[str, Any] = json.loads(self._report.read_text())
+        return report
+
+    @property
+    def said(self) -> str:
+        return self._said.read_text()
+
+
+@pytest.fixture
+def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
+    """Start a lesson on a host; one that a failed test left is stopped."""
+    with ExitPlace() as stopping:
+
+        def begin(place: Place, *arguments: str) -> Lesson:
+            begun = Lesson(place, tmp_path, *arguments)
+            stopping.callback(begun._process.kill)
+            begun.wait_for_load()
+            return begun
+
+        yield begin
+
+
+def inside_application(place: Place, code: str) -> str:
+    """What a piece of Python prints in the container that serves, where `database`, `store` and `sa` are at hand."""
+    prelude = (
+        "import os, sqlalchemy as sa\n"
+        "from scratch4school import config, tables\n"
+        "from scratch4school.database import Database\n"
+        "from scratch4school.files import FileStore\n"
+        "settings = config.load(os.environ)\n"
+        "database, store = Database(settings.database, connections=1), FileStore(settings.uploads)\n"
+    )
+    name = on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
+    ended = subprocess.run(
+        [str(LAB), "ssh", place.name, f"sudo docker exec --interactive {name} /opt/scratch4school/bin/python -"],
+        input=prelude + code,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def rows_without_file(place: Place) -> list[str]:
+    """The paths that rows name and that are not there."""
+    code = """
+named = sa.union(
+    *(sa.select(column) for column in (
+        tables.projects.c.sb3_file_path, tables.projects.c.thumbnail_path,
+        tables.project_revisions.c.file_path, tables.assets.c.file_path,
+    ))
+)
+for path in database.read(lambda connection: connection.scalars(named).all()):
+    if path is not None and store.find(path) is None:
+        print(path)
+"""
+    return inside_application(place, code).split()
+
+
+def restarts(place: Place, container: str) -> int:
+    """How often Docker has restarted a container by itself."""
+    return int(on_host(f"sudo docker inspect --format '{{{{.RestartCount}}}}' {container}", place.name))
+
+
+def kill(place: Place, container: str, child: bool = False) -> None:
+    """SIGKILL to a container's first process, or to one of that process's children."""
+    pid = f"$(sudo docker inspect --format '{{{{.State.Pid}}}}' {container})"
+    on_host(f"sudo kill -KILL $(pgrep -P {pid} | shuf -n 1)" if child else f"sudo kill -KILL {pid}", place.name)
+
+
+def serving_slot(place: Place) -> str:
+    return on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
+
+
+def test_killed_again_and_again_in_the_middle_of_saves(
+    large: Place, small: Place, lesson: Callable[..., Lesson]
+) -> None:
+    """A worker, the application and PostgreSQL, twenty times each, while all save 15 MB: nothing is lost or torn.
+
+    Both hosts at once, since most of the time is waiting.
+    """
+    places = [large, small]
+    victims = {large: [serving_slot(large), "scratch4school-postgres"], small: [serving_slot(small)]}
+    before = {(place, name): restarts(place, name) for place, names in victims.items() for name in names}
+    saves = ["--large-share", "1", "--large-megabytes", str(MEGABYTES), "--allow-failures", "--devices", "0"]
+    lessons = [lesson(place, "--users", "6", "--seconds", "900", "--think", "0.2", *saves) for place in places]
+    for _ in range(ROUNDS):
+        began = time.monotonic()
+        for place, (slot, *_rest) in victims.items():
+            kill(place, slot, child=True)
+        for after, position in ((4, 0), (8, 1)):
+            time.sleep(max(0, began + after - time.monotonic()))
+            for place, names in victims.items():
+                for name in names[position : position + 1]:
+                    kill(place, name)
+        time.sleep(max(0, began + ROUND_SECONDS - time.monotonic()))
+    for place in places:
+        wait_for(lambda url=place.url: status(url) == 200, seconds=60)
+    reports = [begun.end() for begun in lessons]
+    assert {key: restarts(*key) - number for key, number in before.items()} == dict.fromkeys(before, ROUNDS)
+    for place, report in zip(places, reports, strict=True):
+        assert report["promises"] == {"lost": 0, "torn": 0, "duplicates": 0, "orphans": 0}
+        assert report["ledger"]["acknowledged_saves"] > ROUNDS
+        # The kills did meet saves that were under way, and the pupils were told so in words.
+        assert report["failed"] > 0
+        assert rows_without_file(place) == []
+
+
+def test_database_away_for_ten_seconds(
+    large: Place, lesson: Callable[..., Lesson], login: Callable[..., requests.Session]
+) -> None:
+    """Meanwhile everybody gets a clear 503 and when to come back; afterwards all is well without anybody's doing."""
+    begun = lesson(large, "--users", "10", "--seconds", "300", "--think", "0.5", "--allow-failures")
+    pupil = login("pupil05", large.url)
+    on_host("sudo docker stop --time 5 scratch4school-postgres", large.name)
+    stopped = time.monotonic()
+    refused = pupil.get(f"{large.url}/backend/api/projects", timeout=30)
+    time.sleep(max(0, stopped + 10 - time.monotonic()))
+    on_host("sudo docker start scratch4school-postgres", large.name)
+    started = time.time()
+    wait_for(lambda: pupil.get(f"{large.url}/backend/api/projects", timeout=30).status_code == 200, seconds=30)
+    time.sleep(5)
+    report = begun.end()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+    assert "try again" in refused.json()["error"]
+    assert {failure["status"] for failure in report["failures"]} == {503}
+    # Whoever asked after the recovery was served: a request that waits for the database gives up after some seconds.
+    assert max(failure["end"] for failure in report["failures"]) < started + 15
+
+
+def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable[..., requests.Session]) -> None:
+    """A save that does not fit is told so, the old work stays, and once there is room again the next save works."""
+    uploads = "/var/lib/scratch4school/uploads"
+    url, pupil = small.url, login("pupil06", small.url)
+    first, second = ((PROJECTS / name).read_bytes() for name in ("default.sb3", "variable_characters.sb3"))
+
+    def save(address: str, method: str, content: bytes) -> requests.Response:
+        return pupil.request(method, address, files={"project_file": ("project.sb3", content)}, timeout=60)
+
+    created = save(f"{url}/backend/api/projects", "POST", first)
+    address = f"{url}/backend/api/projects/{created.json()['id']}"
+    # A small file system of its own in place of the folder, with the same content, and then filled up.
+    on_host(
+        f"sudo systemctl stop scratch4school && sudo mv {uploads} {uploads}.aside && sudo mkdir {uploads} && "
+        f"sudo mount -t tmpfs -o size=600m tmpfs {uploads} && sudo cp -a {uploads}.aside/. {uploads}/ && "
+        f"sudo systemctl start scratch4school",
+        small.name,
+    )
+    try:
+        wait_for(lambda: status(url) == 200, seconds=60)
+        on_host(f"sudo dd if=/dev/zero of={uploads}/filler bs=1M || true", small.name)
+        refused = save(address, "PUT", second)
+        assert refused.status_code == 503, refused.text
+        assert "could not be stored" in refused.json()["error"]
+        assert pupil.get(f"{address}/download", timeout=30).content == first
+        on_host(f"sudo rm {uploads}/filler", small.name)
+        assert save(address, "PUT", second).status_code == 200
+        assert pupil.get(f"{address}/download", timeout=30).content == second
+        assert rows_without_file(small) == []
+    finally:
+        on_host(
+            f"sudo systemctl stop scratch4school && sudo cp -a {uploads}/. {uploads}.aside/ && "
+            f"sudo umount {uploads} && sudo rmdir {uploads} && sudo mv {uploads}.aside {uploads} && "
+            "sudo systemctl start scratch4school",
+            small.name,
+        )
+        wait_for(lambda: status(url) == 200, seconds=60)
+
+
+def test_tablets_with_bad_reception_hold_up_nobody(large: Place, login: Callable[..., requests.Session]) -> None:
+    """Forty uploads that trickle, more than the application has threads: everybody else is served before they end."""
+    pupil = login("pupil07", large.url)
+    parts = urlsplit(large.url)
+    context = ssl.create_default_context(cafile=CA)
+    head = (
+        f"POST /backend/api/projects HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: 1000000\r\n"
+        f"Authorization: {pupil.headers['Authorization']}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="project_file"; filename="f.sb3"\r\n\r\nPK'
+    )
+    with ExitPlace() as open_uploads:
+        uploads = []
+        for _ in range(TABLETS):
+            plain = socket.create_connection((parts.hostname, parts.port), timeout=30)
+            upload = open_uploads.enter_context(context.wrap_socket(plain, server_hostname=parts.hostname))
+            upload.sendall(head.encode())
+            uploads.append(upload)
+        content = (PROJECTS / "default.sb3").read_bytes()
+        for _ in range(10):
+            for upload in uploads:
+                upload.sendall(b"x" * 100)
+            saved = pupil.post(
+                f"{large.url}/backend/api/projects",
+                files={"project_file": ("p.sb3", content)},
+                timeout=10,
+            )
+            assert saved.status_code == 200
+            address = f"{large.url}/backend/api/projects/{saved.json()['id']}"
+            assert pupil.get(f"{address}/download", timeout=10).content == content
+            assert pupil.delete(address, timeout=10).status_code == 200
+        # None of them was cut off or answered meanwhile: they were there all the time.
+        for upload in uploads:
+            upload.setblocking(False)
+            with pytest.raises(ssl.SSLWantReadError):
+                upload.recv(1)
