@@ -58,7 +58,9 @@ def test_certificate_for_another_host_is_refused(deployed: str) -> None:
     assert run.recap()["changed"] == 0
 
 
-@pytest.mark.parametrize("playbook", ["deploy.yml", "verify.yml", "restart.yml", "migrate.yml", "provision.yml"])
+@pytest.mark.parametrize(
+    "playbook", ["deploy.yml", "verify.yml", "restart.yml", "migrate.yml", "provision.yml", "sweep.yml"]
+)
 def test_inventory_without_hosts_is_refused(tmp_path: Path, playbook: str) -> None:
     """A run that would do nothing does not end as a success."""
     empty = tmp_path / "hosts.yml"

@@ -100,7 +100,8 @@ def test_stopping_lets_running_uploads_finish(
     start_server: Callable[..., Any], log_in: Callable[..., str], services: Any, together: Callable[..., list[Any]]
 ) -> None:
     """TERM in the middle of six large saves: each is acknowledged and stored, then the process ends with status 0."""
-    server = start_server(WORKERS="2", THREADS="4")
+    # A worker takes in more connections than it has threads, so each must be able to serve all of them.
+    server = start_server(WORKERS="2", THREADS="8")
     device = Web(server.url, log_in("ada"))
     project_id = device.create("before")
     contents = [secrets.token_hex(8) * (LARGE // 16) for _ in range(6)]
