@@ -5,10 +5,12 @@ its fields ours may have others; the OpenAPI description says exactly which, and
 """
 
 import base64
+import hashlib
 import json
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import sqlalchemy as sa
@@ -525,14 +527,15 @@ def test_conflict_says_what_the_client_needs_to_decide(school: School) -> None:
     assert project_content(owner.download(project).data) == "second"
 
 
-def test_a_repeated_save_is_answered_as_the_one_it_repeats(school: School) -> None:
-    """A client that lost the answer sends the same again; what it must not get is a conflict with itself."""
+def test_after_a_lost_answer_the_conflict_shows_that_it_was_oneself(school: School) -> None:
+    """Sent again, a save conflicts with itself; the hash in the refusal is that of what was sent."""
     owner, project = school.devices["owner"], int(school.names["project"])
     content = project_file("third")
     first, again = (owner.save(project, content, version=2) for _ in range(2))
-    assert (first.status_code, first.json["version"]) == (200, 3)
-    assert (again.status_code, again.json["version"]) == (200, 3)
-    assert owner.save(project, project_file("other"), version=2).status_code == 409
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert (again.json["version"], again.json["sha256"]) == (3, hashlib.sha256(content).hexdigest())
+    stale = owner.save(project, project_file("other"), version=2)
+    assert stale.json["sha256"] == again.json["sha256"]
 
 
 def test_put_without_a_number_saves_over_the_one_in_the_query(school: School) -> None:
@@ -602,8 +605,6 @@ def test_thumbnail_addresses_of_the_teacher_view_are_null_without_a_picture(scho
 
 @pytest.mark.parametrize("user_id", ["klasse/5a/ada", "ada lovelace", "ä+&?#%", "..", "projects"])
 def test_user_ids_may_hold_anything(school: School, device: Callable[..., Device], user_id: str) -> None:
-    from urllib.parse import quote
-
     device(user_id).create(project_file(1), title="Hund")
     answer = school.devices["teacher"].get(f"/api/teacher/students/{quote(user_id, safe='/')}/projects")
     assert (answer.status_code, projects_of(answer)) == (200, ["Hund"])
