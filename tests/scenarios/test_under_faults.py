@@ -8,7 +8,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitPlace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ class Lesson:
 
     def wait_for_load(self) -> None:
         """Until everybody is logged in and saving."""
-        wait_for(lambda: "\nload " in self.said or self._process.poll() is not None, seconds=180)
+        wait_for(lambda: ": load " in self.said or self._process.poll() is not None, seconds=180)
         assert self._process.poll() is None, self.said
 
     def end(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Lesson:
 @pytest.fixture
 def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
     """Start a lesson on a host; one that a failed test left is stopped."""
-    with ExitPlace() as stopping:
+    with ExitStack() as stopping:
 
         def begin(place: Place, *arguments: str) -> Lesson:
             begun = Lesson(place, tmp_path, *arguments)
@@ -222,7 +222,7 @@ def test_tablets_with_bad_reception_hold_up_nobody(large: Place, login: Callable
         f"Authorization: {pupil.headers['Authorization']}\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
         '--b\r\nContent-Disposition: form-data; name="project_file"; filename="f.sb3"\r\n\r\nPK'
     )
-    with ExitPlace() as open_uploads:
+    with ExitStack() as open_uploads:
         uploads = []
         for _ in range(TABLETS):
             plain = socket.create_connection((parts.hostname, parts.port), timeout=30)

@@ -50,7 +50,8 @@ def test_uploaded_asset_is_served_to_everybody(pupil: Device, app: Any) -> None:
     ],
 )
 def test_type_decides_the_mimetype(pupil: Device, asset_type: str, data_format: str, mimetype: str) -> None:
-    asset_id = pupil.upload(b"content", type=asset_type, format=data_format).json["assetId"]
+    form = {"type": asset_type, **({"format": data_format} if data_format else {})}
+    asset_id = pupil.upload(b"content", **form).json["assetId"]
     assert pupil.get(f"/api/assets/{asset_id}").mimetype == mimetype
 
 

@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from flask import Flask
+from flask import Flask, Request
+from flask.sessions import SessionInterface
 from werkzeug.routing import IntegerConverter
 
 from . import (
@@ -43,8 +44,16 @@ _ROUTES = (
 )
 
 
+class _NoCookies(SessionInterface):
+    """Flask's own sessions are not used, and not looked for in each request; ours are named in sessions.py."""
+
+    def open_session(self, app: Flask, request: Request) -> None:
+        return None
+
+
 class Application(Flask):
     request_class = UploadRequest
+    session_interface = _NoCookies()
 
 
 class RowId(IntegerConverter):

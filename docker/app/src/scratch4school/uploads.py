@@ -7,6 +7,7 @@ from flask import Request, current_app
 
 from .errors import ApiError
 from .files import FileStore, IncomingFile
+from .multipart_form import FormParser
 
 BODY_LIMIT = 16 * 1024 * 1024
 # A project has a file for each costume and sound; the largest that classes make have some hundreds.
@@ -18,6 +19,8 @@ _CHUNK = 1024 * 1024
 
 class UploadRequest(Request):
     """A request whose file parts are written to disk as they arrive, and removed with the request unless kept."""
+
+    form_data_parser_class = FormParser
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
