@@ -128,7 +128,7 @@ def test_killed_again_and_again_in_the_middle_of_saves(
     victims = {large: [serving_slot(large), "scratch4school-postgres"], small: [serving_slot(small)]}
     before = {(place, name): restarts(place, name) for place, names in victims.items() for name in names}
     saves = ["--large-share", "1", "--large-megabytes", str(MEGABYTES), "--allow-failures", "--devices", "0"]
-    lessons = [lesson(place, "--users", "6", "--seconds", "900", "--think", "0.2", *saves) for place in places]
+    lessons = [lesson(place, "--users", "6", "--seconds", "900", "--think", "0.6", *saves) for place in places]
     for _ in range(ROUNDS):
         began = time.monotonic()
         for place, (slot, *_rest) in victims.items():
@@ -182,17 +182,21 @@ def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable
     def save(address: str, method: str, content: bytes) -> requests.Response:
         return pupil.request(method, address, files={"project_file": ("project.sb3", content)}, timeout=60)
 
-    created = save(f"{url}/backend/api/projects", "POST", first)
-    address = f"{url}/backend/api/projects/{created.json()['id']}"
-    # A small file system of its own in place of the folder, with the same content, and then filled up.
-    on_host(
+    # A small file system in place of the folder; what is in it at the end joins the rest.
+    small_disk = (
         f"sudo systemctl stop scratch4school && sudo mv {uploads} {uploads}.aside && sudo mkdir {uploads} && "
-        f"sudo mount -t tmpfs -o size=600m tmpfs {uploads} && sudo cp -a {uploads}.aside/. {uploads}/ && "
-        f"sudo systemctl start scratch4school",
-        small.name,
+        f"sudo mount -t tmpfs -o size=64m,uid=10001,gid=10000,mode=2750 tmpfs {uploads}"
     )
+    large_disk = (
+        f"sudo systemctl stop scratch4school && sudo cp -a {uploads}/. {uploads}.aside/ && sudo umount {uploads} && "
+        f"sudo rmdir {uploads} && sudo mv {uploads}.aside {uploads}"
+    )
+    on_host(small_disk, small.name)
     try:
+        on_host("sudo systemctl start scratch4school", small.name)
         wait_for(lambda: status(url) == 200, seconds=60)
+        created = save(f"{url}/backend/api/projects", "POST", first)
+        address = f"{url}/backend/api/projects/{created.json()['id']}"
         on_host(f"sudo dd if=/dev/zero of={uploads}/filler bs=1M || true", small.name)
         refused = save(address, "PUT", second)
         assert refused.status_code == 503, refused.text
@@ -201,15 +205,11 @@ def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable
         on_host(f"sudo rm {uploads}/filler", small.name)
         assert save(address, "PUT", second).status_code == 200
         assert pupil.get(f"{address}/download", timeout=30).content == second
-        assert rows_without_file(small) == []
     finally:
-        on_host(
-            f"sudo systemctl stop scratch4school && sudo cp -a {uploads}/. {uploads}.aside/ && "
-            f"sudo umount {uploads} && sudo rmdir {uploads} && sudo mv {uploads}.aside {uploads} && "
-            "sudo systemctl start scratch4school",
-            small.name,
-        )
+        on_host(f"{large_disk} && sudo systemctl start scratch4school", small.name)
         wait_for(lambda: status(url) == 200, seconds=60)
+    assert pupil.get(f"{address}/download", timeout=30).content == second
+    assert rows_without_file(small) == []
 
 
 def test_tablets_with_bad_reception_hold_up_nobody(large: Place, login: Callable[..., requests.Session]) -> None:
