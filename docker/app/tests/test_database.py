@@ -2,17 +2,20 @@
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from conftest import database_environment
 from sqlalchemy.exc import OperationalError
 
 from helpers import Device, Forwarder, project_file
-from scratch4school.config import Settings
+from scratch4school.config import DatabaseSettings, Settings, load_database
 from scratch4school.database import CommitUnknown, Database, DatabaseUnavailable, make_engine
 from scratch4school.services import Services
 from scratch4school.tables import groups, projects, users
@@ -243,6 +246,65 @@ def test_sqlite_is_set_up_to_be_safe(database: Database) -> None:
         for name in ("journal_mode", "synchronous")
     ]
     assert found == ["wal", 2]
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+class TestFreshSqliteFile:
+    """Whoever opens a file first makes it safe; SQLite refuses that at once while somebody else writes."""
+
+    @pytest.fixture
+    def fresh(self, empty_url: str, password_file: Path) -> DatabaseSettings:
+        return load_database(database_environment(empty_url, password_file))
+
+    @pytest.fixture
+    def writer(self, fresh: DatabaseSettings) -> Iterator[sqlite3.Connection]:
+        """Somebody else in the middle of a transaction."""
+        with closing(sqlite3.connect(fresh.url.database or "", isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+
+    def test_is_waited_for(
+        self, fresh: DatabaseSettings, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pauses = []
+
+        def end_the_transaction(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                writer.execute("COMMIT")
+
+        monkeypatch.setattr("scratch4school.database.time.sleep", end_the_transaction)
+        with make_engine(fresh, None).connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert len(pauses) == 3
+
+    def test_is_given_up_in_the_end(
+        self, fresh: DatabaseSettings, writer: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("scratch4school.database._SQLITE_BUSY_SECONDS", 0.2)
+        started = time.monotonic()
+        with pytest.raises(OperationalError, match="database is locked"):
+            make_engine(fresh, None).connect()
+        assert time.monotonic() - started >= 0.2
+        assert writer.in_transaction
+
+
+def test_many_at_once_open_a_fresh_sqlite_file(
+    tmp_path: Path, password_file: Path, together: Callable[..., list[Any]]
+) -> None:
+    """Each writes as soon as it has come in, and so is in the way of those who are still to switch."""
+
+    def add_row(settings: DatabaseSettings) -> None:
+        with make_engine(settings, None).begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS visits (id INTEGER PRIMARY KEY)")
+            connection.exec_driver_sql("INSERT INTO visits DEFAULT VALUES")
+
+    for number in range(10):
+        url = f"sqlite:///{tmp_path}/many-{number}.db"
+        settings = load_database(database_environment(url, password_file))
+        together(10, lambda _, settings=settings: add_row(settings))
+        with make_engine(settings, None).connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM visits").scalar() == 10
 
 
 def test_lost_commit_is_unknown_and_keeps_the_file(

@@ -1,5 +1,6 @@
 """`scratch4school verify`: passes on a good service, leaves nothing, and fails where a promise is not kept."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -35,6 +37,8 @@ from scratch4school.tables import groups, metadata, users
 from scratch4school.verification import checks, stage, visitors
 from scratch4school.verification.checks import CheckFailed
 from scratch4school.verification.stage import Client, Stage
+
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 def command(environment: dict[str, str], url: str) -> subprocess.Popen[str]:
@@ -102,6 +106,93 @@ def test_stopped_run_removes_its_visitors(
     assert everything(services) == before
 
 
+def test_stopped_run_waits_for_the_answer_to_what_it_sent(
+    environment: dict[str, str], serve: Callable[[Callable[[Any], Wsgi]], Stage], services: Services
+) -> None:
+    """A save that the stop finds under way is made, and what it made is removed with the rest."""
+    ended_before_its_save = []
+
+    def stopping(app: Any) -> Any:
+        store = app.extensions["scratch4school"].store
+        keep = store.keep_new
+
+        def keep_after_the_stop(*arguments: Any) -> str:
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=2)
+            ended_before_its_save.append(process.poll() is not None)
+            return str(keep(*arguments))
+
+        store.keep_new = keep_after_the_stop
+        return app
+
+    before = everything(services)
+    served = serve(stopping)
+    process = command(environment, str(served.settings.verification.url))
+    output, errors = process.communicate(timeout=60)
+    assert ended_before_its_save == [False]
+    assert "stopped before its end" in errors
+    assert output.splitlines()[-1] == "Results: 0 passed, 6 failed"
+    assert everything(services) == before
+
+
+def test_what_is_saved_during_the_removal_is_removed_too(
+    services: Services, device: Callable[..., Device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a request that nobody waits for any more: it comes after the files were removed, and before the rows are."""
+    before = everything(services)
+    late = device("verify-0123456789ab-late")
+    remove = services.store.remove_owner
+
+    def remove_then_save(owner_id: str) -> None:
+        remove(owner_id)
+        monkeypatch.setattr(services.store, "remove_owner", remove)
+        assert late.create(project_file("late")).status_code == 200
+        assert late.upload(b"late asset", type="costume", format="png").status_code == 200
+
+    monkeypatch.setattr(services.store, "remove_owner", remove_then_save)
+    visitors.remove_run(services.database, services.store, "0123456789ab")
+    assert everything(services) == before
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql"])
+def test_removal_waits_for_a_save_about_to_commit(
+    settings: Settings, services: Services, log_in: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is not to be seen yet, and its key keeps the user from being deleted."""
+    before = everything(services)
+    log_in("verify-0123456789ab-late")
+    saving = Database(settings.database, connections=1)
+    commit, about_to_commit = saving._commit, threading.Event()
+
+    def commit_once_waited_for(transaction: sa.RootTransaction) -> None:
+        about_to_commit.set()
+        wait_for_a_blocked_connection(services.database)
+        commit(transaction)
+
+    def save() -> int:
+        with stage.incoming(services.store, project_file("late")) as file:
+            content = projects.Content(file, None)
+            return int(projects.create(saving, services.store, "verify-0123456789ab-late", "Late", content, 3).version)
+
+    monkeypatch.setattr(saving, "_commit", commit_once_waited_for)
+    with ThreadPoolExecutor(1) as thread:
+        saved = thread.submit(save)
+        assert about_to_commit.wait(10)
+        visitors.remove_run(services.database, services.store, "0123456789ab")
+    saving.dispose()
+    assert saved.result() == 1
+    assert everything(services) == before
+
+
+def wait_for_a_blocked_connection(database: Database) -> None:
+    waiting = sa.text("SELECT count(*) FROM pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0")
+    give_up = time.monotonic() + 10
+    while not database.read(lambda connection: connection.scalar(waiting)):
+        assert time.monotonic() < give_up
+        time.sleep(0.02)
+
+
 def test_leftovers_of_a_killed_run_are_removed_after_an_hour(
     services: Services, device: Callable[..., Device], pupil: Device
 ) -> None:
@@ -123,9 +214,6 @@ def test_leftovers_of_a_killed_run_are_removed_after_an_hour(
     assert left == {"ada", young, "verify-team", "verify-0123456789abcd"}
     assert len(everything(services)[1]) == files - 2
     assert services.store.files_of(old) == []
-
-
-Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Any]
 
 
 class Listening(ThreadingMixIn, WSGIServer):
@@ -377,7 +465,7 @@ def test_proxy_is_asked_by_its_public_name(tmp_path: Path) -> None:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.handle_request, daemon=True).start()
         url = f"https://127.0.0.1:{server.server_port}/backend"
-        with Client(url, "https://scratch.school.test:8443", "session") as client:
+        with Client(url, "https://scratch.school.test:8443", "session", lambda: None) as client:
             answer = client.get("/api/user")
     assert (answer.status, answer.body) == (200, b"scratch.school.test:8443 /backend/api/user Bearer session")
     assert names == ["scratch.school.test"]

@@ -39,6 +39,7 @@ _RECONNECT_SECONDS = 4.0
 _PROBE_SECONDS = 1.0
 _PROBE_RECONNECT_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 10
+_SQLITE_WAL_PAUSE_SECONDS = 0.02
 _CONNECT_SECONDS = 5
 _BEGIN = "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'"
 
@@ -262,10 +263,28 @@ def _prepare_sqlite(engine: Engine) -> None:
         # go on to write can then only fail.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode = WAL")
+        _switch_to_wal(connection)
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         if not _is_reading(connection):
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Let readers and a writer work side by side from here on; a property of the file, set by whoever opens it first.
+
+    Of several who do so at once SQLite refuses all but one immediately, whatever the busy timeout: each has begun to
+    read the file and now wants to write it, and two of these would wait for each other.
+    """
+    give_up = time.monotonic() + _SQLITE_BUSY_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+            time.sleep(_SQLITE_WAL_PAUSE_SECONDS)
+        else:
+            return

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Row
 
 from . import projects, sharing
 from .errors import ApiError
-from .files import IncomingFile, download_name
+from .files import DEFAULT_THUMBNAIL, IncomingFile, download_name
 from .project_answers import (
     ID,
     answer,
@@ -147,7 +147,7 @@ def download(project_id: int) -> Response:
 def thumbnail(project_id: int) -> Response:
     """The project's picture, or the school's default one; asked for by <img> tags and therefore without a session."""
     row = find(project_id)
-    response = send_stored(row.thumbnail_path, "image/png") or send_stored("thumbnails/default.png", "image/png")
+    response = send_stored(row.thumbnail_path, "image/png") or send_stored(DEFAULT_THUMBNAIL, "image/png")
     if response is None:
         raise ApiError(404, "This project has no thumbnail.")
     # The address stays when the picture changes, so a browser has to ask each time.

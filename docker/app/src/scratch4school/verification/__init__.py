@@ -7,18 +7,13 @@ with `verify-`, and everything of theirs removed afterwards, also after a failed
 import signal
 import sys
 import time
-from types import FrameType
 
 from ..config import EX_CONFIG, Settings
 from ..database import Database, DatabaseUnavailable
 from ..files import FileStore
 from . import checks, visitors
 from .checks import CheckFailed
-from .stage import Stage
-
-
-class Stopped(BaseException):
-    """Somebody asked this run to end; not an Exception, so that no check takes it for its own failure."""
+from .stage import Stage, Stopped
 
 
 def run(settings: Settings) -> int:
@@ -26,10 +21,11 @@ def run(settings: Settings) -> int:
     if settings.verification.url is None:
         print("scratch4school: SCRATCH4SCHOOL_VERIFY_URL is missing.", file=sys.stderr)
         return EX_CONFIG
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
     database = Database(settings.database, connections=checks.LOGINS_AT_ONCE)
     stage = Stage(settings, database, FileStore(settings.uploads), settings.verification.url)
+    # No request is cut short: the service would go on to fulfil it, after its visitor was cleaned up.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stage.stop())
     passed, clean = 0, True
     try:
         visitors.remove_leftovers(database, stage.store)
@@ -41,10 +37,6 @@ def run(settings: Settings) -> int:
     except DatabaseUnavailable as error:
         print(f"scratch4school: the database cannot be reached: {error}", file=sys.stderr)
     finally:
-        # From here on the run ends by itself, and being stopped half-way would leave visitors behind.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-        stage.stop()
         clean = _clean_up(stage)
         database.dispose()
     print(f"Results: {passed} passed, {len(checks.ALL) - passed} failed", flush=True)
@@ -78,7 +70,3 @@ def _clean_up(stage: Stage) -> bool:
         )
         return False
     return True
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise Stopped

@@ -10,6 +10,7 @@ import threading
 import uuid
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +36,10 @@ _UNCHECKED.check_hostname = False
 _UNCHECKED.verify_mode = ssl.CERT_NONE
 
 
+class Stopped(BaseException):
+    """Somebody asked this run to end; not an Exception, so that no check takes it for its own failure."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """What came back over HTTP."""
@@ -58,7 +63,9 @@ class Visitor:
 class Client:
     """One device: a connection of its own to the service, through its proxy, as one visitor. For one thread."""
 
-    def __init__(self, base_url: str, public_url: str, session_id: str) -> None:
+    def __init__(self, base_url: str, public_url: str, session_id: str, before_asking: Callable[[], None]) -> None:
+        """`before_asking` is called ahead of each request, which is not sent when it raises."""
+        self._before_asking = before_asking
         base, public = urlsplit(base_url), urlsplit(public_url)
         self._prefix = base.path
         self._headers = {"Authorization": f"Bearer {session_id}", "Host": public.netloc}
@@ -96,6 +103,7 @@ class Client:
         return self._ask(method, path, body, {"Content-Type": f"multipart/form-data; boundary={boundary}"})
 
     def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        self._before_asking()
         self._connection.request(method, self._prefix + path, body, {**self._headers, **headers})
         response = self._connection.getresponse()
         return Answer(response.status, response.read())
@@ -127,22 +135,12 @@ class Stage:
         self.store = store
         self.run_id = secrets.token_hex(6)
         self._url = url
-        self._stopped = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._start = threading.Barrier(1)
+        # Not an Event: a signal's handler sets it, and must not meet a lock that the thread it interrupts holds.
+        self._is_stopped = False
 
     def stop(self) -> None:
-        """Let every thread of this run come to its end, and wait for it."""
-        self._stopped.set()
-        self._start.abort()
-        for thread in self._threads:
-            # A run that is stopped while its threads are being started has some that never were.
-            if thread.is_alive():
-                thread.join(_HTTP_SECONDS + 5)
-
-    @property
-    def is_stopped(self) -> bool:
-        return self._stopped.is_set()
+        """Begin nothing more: what is under way ends with its answer, and the next request or login raises Stopped."""
+        self._is_stopped = True
 
     def identity(self, name: str, groups: int = 0) -> Identity:
         """The identity of a throw-away user, with as many throw-away groups."""
@@ -152,42 +150,46 @@ class Stage:
 
     def sign_in(self, identity: Identity) -> Visitor:
         """Log a throw-away user in by the function that the application uses itself."""
+        self._require_running()
         session_id = sign_in(self.database, identity, "verify", None, utcnow() + _VISIT)
         return Visitor(identity.user_id, session_id)
 
     @contextmanager
     def client(self, visitor: Visitor) -> Iterator[Client]:
-        with Client(self._url, self.settings.public_url, visitor.session_id) as client:
+        with Client(self._url, self.settings.public_url, visitor.session_id, self._require_running) as client:
             client.connect()
             yield client
 
     def together(self, count: int, work: Callable[[int, threading.Barrier], T]) -> list[T]:
         """The results of `work(index, start)` in `count` threads; each waits at `start` before what shall collide.
 
-        The first exception of a thread is raised here, after all have ended.
+        The first exception of a thread is raised here. However this ends, all threads have ended before.
         """
-        self._start = start = threading.Barrier(count, timeout=_HTTP_SECONDS)
-        results: dict[int, T] = {}
-        failures: list[BaseException] = []
+        start = threading.Barrier(count, timeout=_HTTP_SECONDS)
 
-        def task(index: int) -> None:
+        def task(index: int) -> T:
             try:
-                results[index] = work(index, start)
-            except threading.BrokenBarrierError:
-                # Another thread failed before the start and is the one to tell.
+                return work(index, start)
+            except BaseException:
                 start.abort()
-            except Exception as error:
-                failures.append(error)
-                start.abort()
+                raise
 
-        self._threads = [threading.Thread(target=task, args=(index,), daemon=True) for index in range(count)]
-        for thread in self._threads:
-            thread.start()
-        for thread in self._threads:
-            thread.join()
+        with ThreadPoolExecutor(count) as threads:
+            tasks = [threads.submit(task, index) for index in range(count)]
+        self._require_running()
+        # A start that broke was broken by another thread, which is the one to tell.
+        failures = sorted((error for done in tasks if (error := done.exception())), key=_is_broken_start)
         if failures:
             raise failures[0]
-        return [results[index] for index in range(count)]
+        return [done.result() for done in tasks]
+
+    def _require_running(self) -> None:
+        if self._is_stopped:
+            raise Stopped
+
+
+def _is_broken_start(error: BaseException) -> bool:
+    return isinstance(error, threading.BrokenBarrierError)
 
 
 def project_file(content: Any) -> bytes:

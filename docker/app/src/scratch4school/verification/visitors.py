@@ -1,6 +1,11 @@
-"""Removing the verification's throw-away users: of one run, and of runs that were killed."""
+"""Removing the verification's throw-away users: of one run, and of runs that were killed.
+
+A client that got no answer in time is no proof that the service has stopped working on its request. So what a late
+request still writes is met too, and once the users are gone, nothing more can be written for them.
+"""
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -53,23 +58,35 @@ def _remove(database: Database, store: FileStore, prefix: str, before: object | 
     if not user_ids and not group_ids:
         return
     # Files first: if this is cut short, the rows are still there and lead the next run to the rest.
+    _remove_files(store, user_ids, asset_paths)
+    late_asset_paths = database.write(lambda connection: _delete(connection, user_ids, group_ids))
+    # And files again: those that came after the first time, with rows that are gone now.
+    _remove_files(store, user_ids, late_asset_paths)
+
+
+def _remove_files(store: FileStore, user_ids: Sequence[str], asset_paths: Sequence[str]) -> None:
     for path in asset_paths:
         store.discard(path)
     for user_id in user_ids:
         store.remove_owner(user_id)
 
-    def delete(connection: Connection) -> None:
-        owned = sa.select(projects.c.id).where(projects.c.owner_id.in_(user_ids))
-        for table, condition in (
-            (project_groups, project_groups.c.project_id.in_(owned)),
-            (project_revisions, project_revisions.c.project_id.in_(owned)),
-            (projects, projects.c.owner_id.in_(user_ids)),
-            (assets, assets.c.owner_id.in_(user_ids)),
-            (oauth_sessions, oauth_sessions.c.user_id.in_(user_ids)),
-            (user_groups, sa.or_(user_groups.c.user_id.in_(user_ids), user_groups.c.group_id.in_(group_ids))),
-            (groups, groups.c.id.in_(group_ids)),
-            (users, users.c.id.in_(user_ids)),
-        ):
-            connection.execute(sa.delete(table).where(condition))
 
-    database.write(delete)
+def _delete(connection: Connection, user_ids: Sequence[str], group_ids: Sequence[int]) -> Sequence[str]:
+    """Delete the users with all rows of theirs; returns the paths of their assets' files."""
+    # Whoever inserts a row of these users holds their key until the commit: it is waited for here, and seen below.
+    # Whoever comes later waits for this transaction, and then finds no user to refer to.
+    connection.execute(sa.select(users.c.id).where(users.c.id.in_(user_ids)).order_by(users.c.id).with_for_update())
+    asset_paths = connection.scalars(sa.select(assets.c.file_path).where(assets.c.owner_id.in_(user_ids))).all()
+    owned = sa.select(projects.c.id).where(projects.c.owner_id.in_(user_ids))
+    for table, condition in (
+        (project_groups, project_groups.c.project_id.in_(owned)),
+        (project_revisions, project_revisions.c.project_id.in_(owned)),
+        (projects, projects.c.owner_id.in_(user_ids)),
+        (assets, assets.c.owner_id.in_(user_ids)),
+        (oauth_sessions, oauth_sessions.c.user_id.in_(user_ids)),
+        (user_groups, sa.or_(user_groups.c.user_id.in_(user_ids), user_groups.c.group_id.in_(group_ids))),
+        (groups, groups.c.id.in_(group_ids)),
+        (users, users.c.id.in_(user_ids)),
+    ):
+        connection.execute(sa.delete(table).where(condition))
+    return asset_paths
