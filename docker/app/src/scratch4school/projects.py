@@ -220,16 +220,25 @@ def delete(database: Database, project_id: int, owner_id: str) -> None:
     """Remove a project's rows; its files are left for the sweep. Raises NotFound and NotOwner."""
 
     def work(connection: Connection) -> None:
-        owner = connection.scalar(sa.select(projects.c.owner_id).where(projects.c.id == project_id).with_for_update())
-        if owner is None:
-            raise NotFound
-        if owner != owner_id:
+        if lock(connection, project_id) != owner_id:
             raise NotOwner
         connection.execute(sa.delete(project_groups).where(project_groups.c.project_id == project_id))
         connection.execute(sa.delete(project_revisions).where(project_revisions.c.project_id == project_id))
         connection.execute(sa.delete(projects).where(projects.c.id == project_id))
 
     database.write(work)
+
+
+def lock(connection: Connection, project_id: int, reading: bool = False) -> str:
+    """Let nobody change a project, or the files its rows name, until this transaction ends; returns its owner's id.
+
+    Several may hold it at once for `reading`. Raises NotFound.
+    """
+    query = sa.select(projects.c.owner_id).where(projects.c.id == project_id).with_for_update(read=reading)
+    owner: str | None = connection.scalar(query)
+    if owner is None:
+        raise NotFound
+    return owner
 
 
 def find(connection: Connection, project_id: int) -> Row[Any]:
@@ -328,6 +337,11 @@ def _refuse_if_hopeless(row: Row[Any], owner_id: str, base: int | None) -> None:
     """Raise NotOwner or Conflict if a save of `owner_id` based on `base` can not succeed on this row."""
     if row.owner_id != owner_id:
         raise NotOwner
+    refuse_stale(row, base)
+
+
+def refuse_stale(row: Row[Any], base: int | None) -> None:
+    """Raise Conflict if a save based on `base` comes too late for this row, which is one of `look`."""
     if base is not None and row.version != base:
         metrics.CONFLICTS.inc()
         raise Conflict(row, base)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from . import metrics, projects
+from . import projects
 from .clock import utcnow
 from .database import Database
 from .files import FileStore
@@ -85,11 +85,9 @@ def restore(
 
     def work(connection: Connection) -> Row[Any]:
         now = utcnow()
-        connection.execute(sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update())
+        projects.lock(connection, project_id)
         current = projects.look(connection, project_id)
-        if base is not None and current.version != base:
-            metrics.CONFLICTS.inc()
-            raise projects.Conflict(current, base)
+        projects.refuse_stale(current, base)
         if not current.is_recorded:
             projects.keep_unrecorded(database, connection, project_id)
         revision = _find(connection, project_id, version)

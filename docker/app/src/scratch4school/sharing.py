@@ -37,11 +37,7 @@ def share(database: Database, project_id: int, owner_id: str, group_ids: Sequenc
 
     def work(connection: Connection) -> Row[Any]:
         now = utcnow()
-        owner = sa.select(project_rows.c.owner_id).where(project_rows.c.id == project_id).with_for_update()
-        found = connection.scalar(owner)
-        if found is None:
-            raise projects.NotFound
-        if found != owner_id:
+        if projects.lock(connection, project_id) != owner_id:
             raise NotOwner
         own = sa.select(user_groups.c.group_id).where(
             user_groups.c.user_id == owner_id, user_groups.c.group_id.in_(group_ids)
@@ -116,9 +112,7 @@ def copy(database: Database, store: FileStore, project_id: int, user_id: str, ke
     def work(connection: Connection) -> Row[Any]:
         now = utcnow()
         # Until this transaction ends nobody can replace or delete the project, so its files stay named by some row.
-        connection.execute(
-            sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update(read=True)
-        )
+        projects.lock(connection, project_id, reading=True)
         source = projects.look(connection, project_id)
         if source.owner_id != user_id and not is_shared_with(connection, source, user_id):
             raise NotShared
