@@ -18,7 +18,7 @@ from helpers import Device, Forwarder, project_file
 from scratch4school.config import DatabaseSettings, Settings, load_database
 from scratch4school.database import CommitUnknown, Database, DatabaseUnavailable, make_engine
 from scratch4school.services import Services
-from scratch4school.tables import groups, projects, users
+from scratch4school.tables import groups, oauth_sessions, project_revisions, projects, users
 
 
 @pytest.fixture
@@ -95,6 +95,38 @@ def test_database_that_cannot_now_is_unavailable(database: Database, code: str) 
     with pytest.raises(DatabaseUnavailable):
         database.write(work)
     assert len(tries) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_sqlite_that_cannot_be_written_is_unavailable(
+    settings: Settings, make_app: Callable[..., Any], log_in: Callable[..., str]
+) -> None:
+    """Full or read-only: a save is told 503, nothing of it is left, and reading goes on, even unnoted."""
+    app = make_app(server=replace(settings.server, threads=1))
+    services: Services = app.extensions["scratch4school"]
+    pupil = Device(app.test_client(), log_in("ada"))
+    project_id = pupil.create(project_file("kept")).json["id"]
+    long_ago = sa.update(oauth_sessions).values(last_accessed=None)
+    services.database.write(lambda connection: connection.execute(long_ago))
+
+    def pragma(setting: str) -> None:
+        services.database.read(lambda connection: connection.exec_driver_sql(f"PRAGMA {setting}").close())
+
+    files = set(services.store.root.rglob("*.sb3"))
+    for forbidden, allowed in (
+        ("query_only = 1", "query_only = 0"),
+        ("max_page_count = 1", "max_page_count = 1000000"),
+    ):
+        pragma(forbidden)
+        # Long enough to need another page of the file.
+        for answer in (pupil.create(project_file("lost"), title="x" * 100) for _ in range(60)):
+            if answer.status_code != 200:
+                break
+        assert (answer.status_code, answer.headers.get("Retry-After")) == (503, "5")
+        assert pupil.download(project_id).status_code == 200
+        pragma(allowed)
+        assert pupil.save(project_id, project_file("kept")).status_code == 200
+    assert len(set(services.store.root.rglob("*.sb3")) - files) == count(services.database, project_revisions) - 1
 
 
 def test_endless_contention_is_given_up_in_bounded_time(database: Database) -> None:

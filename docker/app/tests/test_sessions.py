@@ -1,5 +1,6 @@
 """Sessions: where the id may stand, how long it is believed, and what a look costs."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ from helpers import FakeProvider, wait_for
 from scratch4school.clock import utcnow
 from scratch4school.config import Settings
 from scratch4school.services import Services
+from scratch4school.single_flight import SingleFlight
 from scratch4school.tables import oauth_sessions
 
 
@@ -189,6 +191,35 @@ def test_provider_that_kept_one_waiting_is_not_asked_for_others(
     assert statuses == [503] * 3
     assert len(provider.requests) == 1
     assert client.get("/api/user", query_string={"session_id": log_in("dana")}).status_code == 200
+
+
+def test_provider_that_trickles_is_not_asked_for_others(
+    app: Any, provider: FakeProvider, log_in: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It breaks no time limit of the network's, each byte being in time; the first who waited in vain is enough."""
+    monkeypatch.setattr("scratch4school.renewals._SLOW_SECONDS", 0.1)
+    monkeypatch.setattr(app.extensions["scratch4school"].renewals._flights, "_patience", 0.5)
+    provider.answers.clear()
+    sessions = [log_in(name, expires_in=-1, refresh_token=name) for name in ("ada", "berta", "cem")]
+    client = app.test_client()
+    statuses = [client.get("/api/user", query_string={"session_id": each}).status_code for each in sessions]
+    provider.answers.set()
+    assert statuses == [503] * 3
+    assert len(provider.requests) == 1
+
+
+def test_call_whose_thread_cannot_start_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system may have no thread to spare for a moment; the key must not be taken for good."""
+    flights: SingleFlight[str] = SingleFlight(patience=5)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            flights.call("key", lambda: "lost")
+    assert flights.call("key", lambda: "done") == "done"
 
 
 def test_workers_renew_in_turns(

@@ -1,8 +1,10 @@
 """`scratch4school sweep`: what no row names goes after its time, and nothing else ever, whatever runs beside it."""
 
 import contextlib
+import errno
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -175,6 +177,27 @@ def test_file_that_cannot_go_does_not_stop_the_rest(
     monkeypatch.setattr(Path, "unlink", refuse)
     assert command() == 1
     assert "files removed: 2 (18 bytes), 1 could not be removed; 0 more wait" in capsys.readouterr().out
+
+
+def test_full_disk_is_swept_before_anything_is_noted(
+    services: Services, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was due goes although there is no room for a note, and the command says what is wrong in one sentence."""
+    path = put_file(services, "projects/a")
+    remove_files(services, unnamed=HOUR)
+    age_note(services, 48)
+
+    def no_room(note: Path, *_arguments: Any, **_options: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(note))
+
+    monkeypatch.setattr(Path, "write_text", no_room)
+    monkeypatch.setattr(sys, "argv", ["scratch4school", "sweep"])
+    with pytest.raises(SystemExit) as ended:
+        cli.entry_point()
+    assert not path.exists()
+    said = capsys.readouterr().err
+    assert (ended.value.code, said.count("\n")) == (cli.EX_IOERR, 1)
+    assert "cannot be read or written: No space left on device" in said
 
 
 def test_sweep_that_was_cut_short_is_finished_by_the_next(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:

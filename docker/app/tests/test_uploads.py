@@ -108,3 +108,13 @@ def test_refused_project_leaves_no_file(pupil: Device, services: Services) -> No
     assert (answer.status_code, answer.json["error"][:12]) == (400, "The project ")
     assert [path for path in services.store.root.rglob("*") if path.is_file()] == []
     assert pupil.create(project_file("still fine")).status_code == 200
+
+
+@pytest.mark.parametrize("header", ["X-A: 1\n2", "X-A: 1\r2", "Content-Type: text/x\nplain"])
+def test_lone_line_break_in_a_header_is_malformed(pupil: Device, services: Services, header: str) -> None:
+    """The parser takes it for part of the line, and Werkzeug will have none of it."""
+    disposition = 'Content-Disposition: form-data; name="project_file"; filename="a.sb3"'
+    body = f"--b\r\n{disposition}\r\n{header}\r\n\r\n".encode() + project_file(1) + b"\r\n--b--\r\n"
+    answer = pupil.request("POST", "/api/projects", data=body, content_type="multipart/form-data; boundary=b")
+    assert (answer.status_code, "malformed" in answer.json["error"]) == (400, True)
+    assert [path for path in services.store.root.rglob("*") if path.suffix == ".part"] == []

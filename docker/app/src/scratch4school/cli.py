@@ -16,11 +16,13 @@ from .database import DatabaseUnavailable
 EX_PENDING = 1
 EX_REFUSED = 3
 EX_UNAVAILABLE = 69
+EX_IOERR = 74
 EX_TEMPFAIL = 75
 
 _EPILOG = f"""\
 exit status: 0 done; {EX_PENDING} something is pending or a check failed; 2 wrong usage; {EX_REFUSED} a database that
-is not known; {EX_UNAVAILABLE} the database cannot be reached or refused; {EX_TEMPFAIL} a lock was not to be had,
+is not known; {EX_UNAVAILABLE} the database cannot be reached or refused; {EX_IOERR} a file
+cannot be read or written; {EX_TEMPFAIL} a lock was not to be had,
 try again; {EX_CONFIG} the settings cannot be used.
 """
 
@@ -104,6 +106,8 @@ def entry_point() -> None:
         status = _fail(EX_TEMPFAIL, str(error))
     except DatabaseUnavailable as error:
         status = _fail(EX_UNAVAILABLE, f"The database cannot be reached: {error}")
+    except OSError as error:
+        status = _fail(EX_IOERR, f"{error.filename or 'A file'} cannot be read or written: {error.strerror}")
     except DBAPIError as error:
         # The driver's own words name host and reason; the statement and its values are left out.
         first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__

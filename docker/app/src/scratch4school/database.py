@@ -40,6 +40,12 @@ _PROBE_SECONDS = 1.0
 _PROBE_RECONNECT_SECONDS = 0.5
 _SQLITE_BUSY_SECONDS = 10
 _SQLITE_WAL_PAUSE_SECONDS = 0.02
+_SQLITE_OUT_OF_SERVICE = (
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _CONNECT_SECONDS = 5
 _BEGIN = "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'"
 
@@ -121,7 +127,8 @@ class Database:
         try:
             transaction.commit()
         except DBAPIError as error:
-            if _is_disconnect(error):
+            # SQLite after an input or output error: what was written to the log may turn up after a crash, or may not.
+            if _is_disconnect(error) or _sqlite_code(error) == sqlite3.SQLITE_IOERR:
                 raise CommitUnknown("the connection broke while committing") from error
             raise
 
@@ -207,9 +214,16 @@ def retry_reason(error: DBAPIError) -> str | None:
 
 
 def _is_out_of_service(error: DBAPIError) -> bool:
-    """The server is up and cannot do this now: cancelled after its time limit, read-only, or out of disk or memory."""
+    """It is there and cannot do this now: cancelled after its time limit, read-only, out of disk or memory."""
+    if isinstance(error.orig, sqlite3.Error):
+        return _sqlite_code(error) in _SQLITE_OUT_OF_SERVICE
     code = getattr(error.orig, "pgcode", None) or ""
     return code in ("57014", "25006") or code.startswith("53")
+
+
+def _sqlite_code(error: DBAPIError) -> int:
+    """SQLite's primary result code; its extended ones say in the higher bits what exactly happened."""
+    return int(getattr(error.orig, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _is_disconnect(error: DBAPIError) -> bool:

@@ -7,7 +7,7 @@ time: that was more than a quarter of what a save cost this process. The limits,
 from math import inf
 from typing import IO, Any
 
-from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
 from werkzeug.datastructures import FileStorage, Headers
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
@@ -33,7 +33,8 @@ class FormParser(FormDataParser):
             fields, files = self._read(stream, content_length, (options or {}).get("boundary", ""))
         except ParserLimitReached as error:
             raise RequestEntityTooLarge from error
-        except (MultipartError, UnicodeError):
+        except ValueError:
+            # What the library refuses, text that is no UTF-8, and a lone line break, which Werkzeug's headers refuse.
             return stream, self.cls(), self.cls()
         return stream, self.cls(fields), self.cls(files)
 

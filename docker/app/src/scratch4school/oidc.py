@@ -131,7 +131,7 @@ class Provider:
             answer = requests.get(self._settings.jwks_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities())
             answer.raise_for_status()
             keys = KeySet.import_key_set(answer.json())
-        except (requests.RequestException, ValueError, KeyError, TypeError, JoseError) as error:
+        except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
             log.warning("no keys from the identity provider", extra={"reason": type(error).__name__})
             raise ProviderError("The identity provider's keys could not be fetched.") from error
         self._keys = (keys, time.monotonic())
@@ -143,7 +143,8 @@ class Provider:
                 answer = getattr(session, method)(
                     self._settings.token_url, timeout=_TIMEOUT_SECONDS, verify=trusted_authorities(), **parameters
                 )
-        except (AuthlibBaseError, requests.RequestException, ValueError, TypeError, KeyError) as error:
+        # OSError is what requests raises, and also what it lets through, such as for authorities that are not there.
+        except (AuthlibBaseError, OSError, ValueError, TypeError, KeyError) as error:
             # Only the kind of error is logged: its text may repeat the code or the token that was sent.
             log.warning("token request failed", extra={"reason": type(error).__name__})
             if isinstance(error, AuthlibBaseError) and error.error not in _PASSING_ERRORS:

@@ -46,11 +46,14 @@ class Renewals:
         Raises ProviderError when it cannot be renewed, ProviderAway when the provider did not say so. Either is
         remembered for 10 seconds. No database connection is held while the provider is asked.
         """
-        if time.monotonic() < self._silent_until:
+        started = time.monotonic()
+        if started < self._silent_until:
             raise ProviderAway
         try:
             self._flights.call(session_id, lambda: self._renew(session_id))
         except NoAnswer as error:
+            # A provider that trickles breaks no time limit of the network's. Who waited for it spares others the wait.
+            self._note_slow(started)
             raise ProviderAway from error
 
     def _renew(self, session_id: str) -> None:
@@ -72,12 +75,17 @@ class Renewals:
         try:
             tokens = self._provider.refresh(row.refresh_token)
         except ProviderError as error:
-            if isinstance(error, ProviderAway) and time.monotonic() - started > _SLOW_SECONDS:
-                self._silent_until = time.monotonic() + _MEMORY_SECONDS
+            if isinstance(error, ProviderAway):
+                self._note_slow(started)
             if not self._renewed_elsewhere(session_id):
                 raise
             return
         self._store(session_id, tokens)
+
+    def _note_slow(self, started: float) -> None:
+        now = time.monotonic()
+        if now - started > _SLOW_SECONDS:
+            self._silent_until = now + _MEMORY_SECONDS
 
     def _expired(self, session_id: str) -> Row[Any] | None:
         """The session if it is there and still expired: another process may have had the turn before."""

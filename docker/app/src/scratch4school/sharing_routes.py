@@ -13,6 +13,8 @@ from .sessions import current, require_session
 blueprint = Blueprint("sharing", __name__, url_prefix="/api/projects")
 
 _LARGEST_ID = 2147483647
+# Nobody is in so many, and each becomes a parameter of a statement.
+_MOST_GROUPS = 1000
 
 
 @blueprint.post(f"/{ID}/share")
@@ -75,5 +77,7 @@ def _group_ids() -> list[int]:
     group_ids = body.get("group_ids") if body is not None else None
     if not isinstance(group_ids, list) or not all(type(each) is int for each in group_ids):
         raise ApiError(400, 'The JSON body must name the groups by number: {"group_ids": [1, 2]}.')
+    if len(group_ids) > _MOST_GROUPS:
+        raise ApiError(400, f"The request names more than {_MOST_GROUPS} groups.")
     # A number that fits no column names no group.
     return [group_id for group_id in group_ids if 0 < group_id <= _LARGEST_ID]

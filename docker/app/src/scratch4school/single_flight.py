@@ -56,7 +56,12 @@ class SingleFlight(Generic[T]):
                 flight = self._flights[key] = _Flight()
                 # The context makes log records of the work carry the id of the request that began it.
                 arguments = (self._fly, key, flight, work)
-                threading.Thread(target=contextvars.copy_context().run, args=arguments, daemon=True).start()
+                try:
+                    threading.Thread(target=contextvars.copy_context().run, args=arguments, daemon=True).start()
+                except RuntimeError:
+                    # The system has no thread to spare now. Nobody will ever land this flight, so it must not stay.
+                    del self._flights[key]
+                    raise
         wait([flight.landing], max(0.0, flight.started + self._patience - time.monotonic()))
         if not flight.landing.done():
             raise NoAnswer(f"no answer within {self._patience:g} s")

@@ -87,7 +87,10 @@ def forget_revisions(database: Database, keep_revisions: int, dry_run: bool = Fa
 
     def forget(connection: Connection, project_id: int) -> int:
         # A restore holds this lock while it takes the file of a version; so nobody forgets that version meanwhile.
-        connection.execute(sa.select(project_rows.c.id).where(project_rows.c.id == project_id).with_for_update())
+        try:
+            projects.lock(connection, project_id)
+        except projects.NotFound:
+            return 0
         return projects.forget_revisions(connection, project_id, keep_revisions)
 
     return sum(
@@ -107,8 +110,6 @@ def remove_files(database: Database, store: FileStore, settled: float, unnamed: 
     seen = _noted(store)
     since = {path: min(seen.get(path, now), now) for path in listed if path not in named}
     due = [path for path, first_seen in since.items() if now - first_seen >= unnamed]
-    if not dry_run:
-        _note(store, since)
     removed = size = failed = 0
     for path in due:
         try:
@@ -121,6 +122,9 @@ def remove_files(database: Database, store: FileStore, settled: float, unnamed: 
             continue
         except OSError:
             failed += 1
+    # Last, because a full disk is a reason to sweep, and has no room for a note before something went.
+    if not dry_run:
+        _note(store, since)
     return Swept(removed, size, len(since) - len(due), failed)
 
 

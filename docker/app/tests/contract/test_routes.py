@@ -179,6 +179,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 400, options=body({"group_ids": "1"})),
         Ask("owner", 400, options=body({"group_ids": [True]})),
         Ask("owner", 400, options=body({"group_ids": ["1"]})),
+        Ask("owner", 400, options=body({"group_ids": [1] * 1001})),
         Ask("owner", 400),
         Ask("classmate", 403, options=body({"group_ids": []})),
         Ask("teacher", 403, options=body({"group_ids": []})),
