@@ -64,6 +64,11 @@ def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
         yield begin
 
 
+def serving_slot(place: Place) -> str:
+    """The name of the application's container that serves."""
+    return on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
+
+
 def inside_application(place: Place, code: str) -> str:
     """What a piece of Python prints in the container that serves, where `database`, `store` and `sa` are at hand."""
     prelude = (
@@ -74,9 +79,13 @@ def inside_application(place: Place, code: str) -> str:
         "settings = config.load(os.environ)\n"
         "database, store = Database(settings.database, connections=1), FileStore(settings.uploads)\n"
     )
-    name = on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
     ended = subprocess.run(
-        [str(LAB), "ssh", place.name, f"sudo docker exec --interactive {name} /opt/scratch4school/bin/python -"],
+        [
+            str(LAB),
+            "ssh",
+            place.name,
+            f"sudo docker exec --interactive {serving_slot(place)} /opt/scratch4school/bin/python -",
+        ],
         input=prelude + code,
         capture_output=True,
         text=True,
@@ -111,10 +120,6 @@ def kill(place: Place, container: str, child: bool = False) -> None:
     """SIGKILL to a container's first process, or to one of that process's children."""
     pid = f"$(sudo docker inspect --format '{{{{.State.Pid}}}}' {container})"
     on_host(f"sudo kill -KILL $(pgrep -P {pid} | shuf -n 1)" if child else f"sudo kill -KILL {pid}", place.name)
-
-
-def serving_slot(place: Place) -> str:
-    return on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
 
 
 def test_killed_again_and_again_in_the_middle_of_saves(
