@@ -1,6 +1,8 @@
 """Migrations, proved on both engines: up, down, with data in it, and from databases that carry no stamp of ours."""
 
 import gzip
+import re
+import shutil
 import subprocess
 import threading
 import time
@@ -28,6 +30,13 @@ NOW_AT = ["Now at revision 0001.", "Now at revision 0002.", "Now at revision 000
 @pytest.fixture
 def settings(empty_url: str, password_file: Path) -> DatabaseSettings:
     return config.load_database(database_environment(empty_url, password_file))
+
+
+@pytest.fixture
+def environment_of_database(empty_url: str, password_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings of the test's database where the command line looks for them."""
+    for key, value in database_environment(empty_url, password_file).items():
+        monkeypatch.setenv(key, value)
 
 
 @pytest.fixture
@@ -96,10 +105,11 @@ def test_models_and_migrations_give_the_same_schema(settings: DatabaseSettings, 
 
 
 def test_every_revision_says_what_it_is() -> None:
-    """Expand or contract; and numbered, because "newer" is asked of revisions."""
+    """Expand or contract; numbered, because "newer" is asked of revisions; and explained in a sentence."""
     for number, script in enumerate(schema._revisions(), start=1):
         assert schema.kind(script) in ("expand", "contract")
         assert script.revision == f"{number:04}"
+        assert re.fullmatch(r".+[.:]", script.doc), script.doc
 
 
 def test_up_and_down_with_data(settings: DatabaseSettings, engine: sa.Engine) -> None:
@@ -217,11 +227,7 @@ def test_upgrade_says_each_revision_and_then_that_nothing_is_to_do(
     assert upgrade(settings) == ["The database is at revision 0003; nothing to do (newest known: 0003)."]
 
 
-def test_check_command(
-    empty_url: str, password_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for key, value in database_environment(empty_url, password_file).items():
-        monkeypatch.setenv(key, value)
+def test_check_command(environment_of_database: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert (cli.main(["db", "check"]), capsys.readouterr().out) == (1, "current none, head 0003\n")
     assert (cli.main(["db", "current"]), capsys.readouterr().out) == (0, "none\n")
     assert cli.main(["db", "upgrade"]) == 0
@@ -236,6 +242,112 @@ def test_newer_schema_is_accepted(settings: DatabaseSettings, engine: sa.Engine)
     run(engine, "UPDATE alembic_version SET version_num = '0004'")
     assert schema.check(settings) == ("0004", "0003", True)
     assert upgrade(settings) == ["The database is at revision 0004; nothing to do (newest known: 0003)."]
+
+
+REVISION_FILE = """\"\"\"{kind} number {number}.\"\"\"
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{number:04}"
+down_revision = "{former:04}"
+kind = "{kind}"
+
+
+def upgrade() -> None:
+    op.create_table("from_{number:04}", sa.Column("id", sa.Integer))
+
+
+def downgrade() -> None:
+    op.drop_table("from_{number:04}")
+"""
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., None]]:
+    """Give the release more revisions behind 0003, of the kinds that are named."""
+    scripts = tmp_path / "migrations"
+
+    def add(*kinds: str) -> None:
+        shutil.copytree(Path(schema.__file__).parent / "migrations", scripts)
+        for number, kind in enumerate(kinds, start=4):
+            text = REVISION_FILE.format(kind=kind, number=number, former=number - 1)
+            (scripts / "versions" / f"{number:04}_{kind}.py").write_text(text)
+        monkeypatch.setattr(schema, "_SCRIPTS", scripts)
+        schema._revisions.cache_clear()
+
+    yield add
+    schema._revisions.cache_clear()
+
+
+class TestContracts:
+    """What takes something away is applied when it is asked for, and nothing that is needed lies behind it."""
+
+    def test_upgrade_stops_before_it(self, settings: DatabaseSettings, later: Callable[..., None]) -> None:
+        move(settings, "0002")
+        later("expand", "contract", "contract")
+        said = upgrade(settings)
+        assert [line for line in said if line.startswith("Now")] == ["Now at revision 0003.", "Now at revision 0004."]
+        waits = "Waits until `scratch4school db upgrade --contract` asks for it: revision"
+        assert said[-2:] == [
+            f"{waits} 0005 (contract): contract number 5.",
+            f"{waits} 0006 (contract): contract number 6.",
+        ]
+        # A release does not need what only takes away.
+        assert (schema.needed(), schema.head()) == ("0004", "0006")
+        assert schema.check(settings) == ("0004", "0006", True)
+        assert not schema.is_acceptable("0003")
+        assert upgrade(settings)[0] == "The database is at revision 0004; nothing to do (newest known: 0006)."
+
+    def test_asked_for(self, settings: DatabaseSettings, later: Callable[..., None]) -> None:
+        move(settings, "0003")
+        later("contract", "contract", "expand")
+        said: list[str] = []
+        schema.upgrade(settings, said.append, contract=True)
+        assert [line for line in said if line.startswith("Now")] == [f"Now at revision 000{n}." for n in (4, 5, 6)]
+        assert schema.check(settings) == ("0006", "0006", True)
+
+    def test_expand_behind_it_is_refused_and_nothing_is_done(
+        self, settings: DatabaseSettings, later: Callable[..., None]
+    ) -> None:
+        move(settings, "0003")
+        later("expand", "contract", "expand")
+        for ask in (upgrade, schema.plan):
+            with pytest.raises(SchemaRefused, match=r"0006 \(expand\) comes after 0005 \(contract\)"):
+                ask(settings)
+        assert schema.check(settings) == ("0003", "0006", False)
+
+    def test_empty_database_needs_no_asking(self, settings: DatabaseSettings, later: Callable[..., None]) -> None:
+        """No former release ever used it."""
+        later("contract", "expand")
+        upgrade(settings)
+        assert schema.check(settings)[0] == "0005"
+
+    def test_plan(
+        self,
+        settings: DatabaseSettings,
+        later: Callable[..., None],
+        environment_of_database: None,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """What would be done is said, by number, kind and sentence, and nothing is done."""
+        move(settings, "0003")
+        later("expand", "contract")
+        stands = "The database is at revision 0003; this release needs 0004."
+        would = "Would apply revision 0004 (expand): expand number 4."
+        assert cli.main(["db", "plan"]) == 0
+        waits = "Waits until `scratch4school db upgrade --contract` asks for it: revision 0005 (contract)"
+        assert capsys.readouterr().out.splitlines() == [stands, would, f"{waits}: contract number 5."]
+        assert cli.main(["db", "plan", "--contract"]) == 0
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            would,
+            "Would apply revision 0005 (contract): contract number 5.",
+        ]
+        assert schema.check(settings)[0] == "0003"
+        assert cli.main(["db", "upgrade", "--contract"]) == 0
+        capsys.readouterr()
+        assert cli.main(["db", "plan"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "Nothing to do."
 
 
 ORIGINALS = ["before", "after", "after, upgraded in place"]
@@ -290,14 +402,11 @@ def test_unknown_database_is_refused_and_left_alone(
 def test_refusal_has_its_own_status(
     settings: DatabaseSettings,
     engine: sa.Engine,
-    empty_url: str,
-    password_file: Path,
+    environment_of_database: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(engine, "CREATE TABLE something (id INTEGER PRIMARY KEY)")
-    for key, value in database_environment(empty_url, password_file).items():
-        monkeypatch.setenv(key, value)
     monkeypatch.setattr("sys.argv", ["scratch4school", "db", "upgrade"])
     with pytest.raises(SystemExit) as left:
         cli.entry_point()
@@ -340,34 +449,56 @@ class TestPostgres:
     def test_busy_table_is_waited_for_without_queueing_others(
         self, settings: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """While a long query holds a table, the migration steps back, so that others get at the table."""
-        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "200ms")
-        monkeypatch.setattr(schema, "_PAUSES", (0.5, 1.0, 2.0))
+        """A long transaction holds a table: nobody waits behind the migration longer than it tries, and it is done."""
+        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "500ms")
+        monkeypatch.setattr(schema, "_PAUSES", (0.25, 0.5))
         move(settings, "0001")
         said: list[str] = []
-        with engine.connect() as long_query:
-            long_query.exec_driver_sql("SELECT count(*) FROM projects")
+        waits: list[float] = []
+        with engine.connect() as long_transaction:
+            long_transaction.exec_driver_sql("LOCK TABLE projects IN ACCESS SHARE MODE")
+            pid = long_transaction.scalar(sa.select(sa.func.pg_backend_pid()))
             thread = threading.Thread(target=schema.upgrade, args=(settings, said.append))
             thread.start()
-            time.sleep(0.5)
-            with engine.begin() as pupil:
-                pupil.exec_driver_sql("SET LOCAL lock_timeout = '2s'")
-                pupil.exec_driver_sql("UPDATE projects SET name = name")
+            give_up = time.monotonic() + 4
+            while time.monotonic() < give_up:
+                for statement in ("SELECT count(*) FROM projects", "UPDATE projects SET name = name"):
+                    began = time.monotonic()
+                    run(engine, statement)
+                    waits.append(time.monotonic() - began)
+            assert thread.is_alive()
         thread.join()
-        assert any("in use (lock_timeout); trying again" in line for line in said)
+        tries = [line for line in said if "in use (lock_timeout); trying again" in line]
+        assert len(tries) >= 3
+        assert all(f"In the way: session {pid} of postgres with scratch4school for " in line for line in tries)
         assert said[-1] == NOW_AT[-1]
+        # Somebody did wait behind the migration, and nobody longer than it waited itself.
+        assert 0.3 < max(waits) < 0.9, max(waits)
 
     def test_table_that_stays_busy_ends_in_a_sentence(
         self, settings: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "50ms")
+        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "300ms")
         monkeypatch.setattr(schema, "_PAUSES", (0.05, 0.05))
         move(settings, "0001")
         with engine.connect() as long_query:
             long_query.exec_driver_sql("SELECT count(*) FROM projects")
-            with pytest.raises(LockNotObtained, match="stayed in use"):
-                upgrade(settings)
+            with pytest.raises(LockNotObtained, match=r"stayed in use for 1 s.*In the way: session \d+ of postgres"):
+                schema.upgrade(settings, lambda line: None, patience=1)
         assert schema.check(settings)[0] == "0001"
+
+    def test_who_is_in_the_way_is_seen_by_an_ordinary_role(
+        self, owned: DatabaseSettings, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The migrator is told who it is and by what program; since when, only of sessions of its own role."""
+        monkeypatch.setattr(schema, "_LOCK_TIMEOUT", "300ms")
+        upgrade(owned)
+        with schema._engine(owned) as acting, acting.begin() as connection:
+            command.downgrade(schema._alembic(connection), "0001")
+        with engine.connect() as long_query:
+            long_query.exec_driver_sql("SELECT count(*) FROM projects")
+            with pytest.raises(LockNotObtained, match=r"session \d+ of postgres with scratch4school\. End"):
+                schema.upgrade(owned, lambda line: None, patience=0)
 
     def test_other_migration_is_waited_for(self, settings: DatabaseSettings, engine: sa.Engine) -> None:
         with engine.connect() as other:
@@ -375,10 +506,9 @@ class TestPostgres:
             with pytest.raises(LockNotObtained, match="Another migration"):
                 schema.upgrade(settings, say=lambda line: None, pause=lambda seconds: None)
 
-    def test_role_owns_what_is_made(
-        self, postgres: PostgresServer, empty_url: str, engine: sa.Engine, password_file: Path
-    ) -> None:
-        """The migrator acts as the owner, without inheriting from it, so that the tables are the owner's."""
+    @pytest.fixture
+    def owned(self, postgres: PostgresServer, empty_url: str, password_file: Path) -> DatabaseSettings:
+        """As in a deployment: an owner without a login, and a migrator who acts as the owner without inheriting."""
         name = empty_url.rsplit("/", 1)[1]
         postgres.execute(
             f"DROP ROLE IF EXISTS migrator; DROP ROLE IF EXISTS owner_{name}; CREATE ROLE owner_{name} NOLOGIN; "
@@ -387,9 +517,13 @@ class TestPostgres:
         )
         postgres.execute(f"ALTER SCHEMA public OWNER TO owner_{name}", database=name)
         environment = database_environment(empty_url.replace("postgres@", "migrator@"), password_file)
-        upgrade(config.load_database({**environment, "SCRATCH4SCHOOL_DATABASE_ROLE": f"owner_{name}"}))
+        return config.load_database({**environment, "SCRATCH4SCHOOL_DATABASE_ROLE": f"owner_{name}"})
+
+    def test_role_owns_what_is_made(self, owned: DatabaseSettings, engine: sa.Engine) -> None:
+        """The migrator acts as the owner, so that the tables are the owner's."""
+        upgrade(owned)
         owners = rows(engine, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
-        assert owners == [(f"owner_{name}",)]
+        assert owners == [(owned.role,)]
 
     @pytest.mark.parametrize("snapshot", ["before-postgres", "after-postgres"])
     def test_real_installation(

@@ -75,18 +75,25 @@ def db_current() -> int:
     return 0
 
 
-def db_upgrade() -> int:
-    """Bring the schema to the newest revision."""
+def db_plan(contract: bool) -> int:
+    """Say what `db upgrade` would do."""
     settings = config.load_or_exit(config.load_database, os.environ)
-    schema.upgrade(settings, say=lambda line: print(line, flush=True))
+    print("\n".join(schema.plan(settings, contract).lines()))
     return 0
 
 
-def verify() -> int:
+def db_upgrade(contract: bool, patience: int) -> int:
+    """Bring the schema to what this release needs, and with `contract` to the newest revision."""
+    settings = config.load_or_exit(config.load_database, os.environ)
+    schema.upgrade(settings, say=lambda line: print(line, flush=True), contract=contract, patience=patience)
+    return 0
+
+
+def verify(quick: bool) -> int:
     """Prove that the running service keeps its promises; 0 when all checks passed."""
     from .verification import run
 
-    return run(config.load_or_exit(config.load, os.environ))
+    return run(config.load_or_exit(config.load, os.environ), quick)
 
 
 def sweep(grace_hours: int, dry_run: bool) -> int:
@@ -131,13 +138,21 @@ def _hours(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 86_400:
+        raise argparse.ArgumentTypeError("say a whole number of seconds, from 1 to 86400, such as 180")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scratch4school", description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve requests until stopped").set_defaults(run=serve)
-    commands.add_parser("verify", help="prove that the running service keeps its promises").set_defaults(run=verify)
+    verifier = commands.add_parser("verify", help="prove that the running service keeps its promises")
+    verifier.add_argument("--quick", action="store_true", help="the same checks at a small scale, in seconds")
+    verifier.set_defaults(run=verify)
     sweeper = commands.add_parser("sweep", help="remove unnamed files, forgotten versions and dead sessions")
     sweeper.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     sweeper.add_argument(
@@ -151,5 +166,17 @@ def _parser() -> argparse.ArgumentParser:
     database = commands.add_parser("db", help="the database's schema").add_subparsers(required=True, metavar="COMMAND")
     database.add_parser("check", help="print current and newest revision").set_defaults(run=db_check)
     database.add_parser("current", help="print the current revision").set_defaults(run=db_current)
-    database.add_parser("upgrade", help="bring the schema to the newest revision").set_defaults(run=db_upgrade)
+    planner = database.add_parser("plan", help="print what an upgrade would do; takes no lock")
+    planner.set_defaults(run=db_plan)
+    upgrader = database.add_parser("upgrade", help="bring the schema to what this release needs")
+    upgrader.add_argument(
+        "--patience",
+        type=_seconds,
+        default=int(schema.PATIENCE_SECONDS),
+        metavar="SECONDS",
+        help=f"try this long to get at tables in use (default {schema.PATIENCE_SECONDS:g})",
+    )
+    upgrader.set_defaults(run=db_upgrade)
+    for command in (planner, upgrader):
+        command.add_argument("--contract", action="store_true", help="take away, too, what only former releases needed")
     return parser

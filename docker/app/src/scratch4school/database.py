@@ -33,8 +33,9 @@ _CONTENTION_CODES = {"40001": "serialization", "40P01": "deadlock", "55P03": "lo
 _CONTENTION_ATTEMPTS = 8
 # Each attempt may itself have waited for a lock for seconds, so their number alone would not bound the request.
 _CONTENTION_SECONDS = 20.0
-# A restarting pooler or server is back within a second or two; a request waits that long rather than fail.
-_RECONNECT_SECONDS = 4.0
+# A restarting pooler or server is back within two seconds, on a busy machine within five; a request waits twice that
+# long rather than fail. A pupil whose save waits for ten seconds has saved, one who was sent away may not come back.
+_RECONNECT_SECONDS = 10.0
 # Whoever probes gives up after five seconds and has others to ask; a connection that died unnoticed is worth a retry.
 _PROBE_SECONDS = 1.0
 _PROBE_RECONNECT_SECONDS = 0.5

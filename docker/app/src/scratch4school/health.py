@@ -34,7 +34,7 @@ def ready() -> tuple[dict[str, Any], int]:
         if not schema.is_acceptable(revision):
             problems.append(
                 f"schema: the database is at revision {revision or 'none'}, "
-                f"this release needs {schema.head()} or newer; run `scratch4school db upgrade`"
+                f"this release needs {schema.needed()} or newer; run `scratch4school db upgrade`"
             )
         if refuses_writes:
             problems.append("database: it can only be read now; a standby or a read-only setting or disk does that")

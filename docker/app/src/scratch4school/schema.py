@@ -1,4 +1,8 @@
-"""The database's schema: which revision it is at, what an unstamped database is, and how it is brought to the newest.
+"""The database's schema: which revision it is at, which this release needs, and how it is brought there.
+
+It moves by expand and contract. An expand is applied while the former release serves, and again serves after going
+back. A contract takes away what only former releases needed, so it is applied when somebody asks for it, and until then
+nothing newer may depend on it.
 
 Migrations talk to PostgreSQL directly. Their advisory lock and their role belong to a session, and sessions do not
 survive PgBouncer's transaction pooling.
@@ -6,8 +10,10 @@ survive PgBouncer's transaction pooling.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, repeat, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -20,40 +26,20 @@ from sqlalchemy.exc import DBAPIError
 
 from .config import DatabaseSettings
 from .database import make_engine, retry_reason
+from .lock_watch import LockWatch
+from .originals import SchemaRefused, recognise
 
-BASELINE = "0001"
+# Longer than a transaction of a minute, which a dump or somebody's hand may hold.
+PATIENCE_SECONDS = 180.0
 
+_SCRIPTS = Path(__file__).parent / "migrations"
 # Any number will do, as long as every release uses the same one.
 _ADVISORY_LOCK = 7_234_205_118
-_LOCK_WAIT_SECONDS = 120.0
-_LOCK_TIMEOUT = "3s"
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-
-_BASE_COLUMNS: dict[str, set[str]] = {
-    "users": {"id", "username", "email", "role", "created_at", "last_login", "user_data"},
-    "groups": {"id", "name", "external_id", "description", "created_at"},
-    "user_groups": {"user_id", "group_id", "joined_at"},
-    "oauth_sessions": {"id", "user_id", "access_token", "refresh_token", "expires_at", "created_at", "last_accessed"},
-    "projects": {
-        "id",
-        "name",
-        "description",
-        "sb3_file_path",
-        "thumbnail_path",
-        "owner_id",
-        "created_at",
-        "updated_at",
-        "is_published",
-    },
-    "project_groups": {"project_id", "group_id", "published_at"},
-    "assets": {"id", "asset_id", "asset_type", "data_format", "size", "md5", "owner_id", "file_path", "created_at"},
-    "backpack_items": {"id", "type", "name", "mime", "body", "thumbnail", "owner_id", "created_at", "updated_at"},
-}
-_PRIMARY_KEYS = {"user_groups": {"user_id", "group_id"}, "project_groups": {"project_id", "group_id"}}
-
-
-class SchemaRefused(Exception):
-    """The database is not one we know, so nothing is done to it; the message says what is unexpected."""
+# Who comes after a waiting statement waits behind it, so pupils may wait as long as this, once for each try. It is more
+# than PostgreSQL's deadlock_timeout of a second, because only then does an autovacuum that is in the way give way.
+_LOCK_TIMEOUT = "2s"
+# Pupils are served between the tries. The last pause is repeated.
+_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class LockNotObtained(Exception):
@@ -72,13 +58,18 @@ def head() -> str:
     return _revisions()[-1].revision
 
 
+def needed() -> str:
+    """The revision without which this release cannot serve: its last expand. A contract only takes away."""
+    return next(script.revision for script in reversed(_revisions()) if kind(script) == "expand")
+
+
 def is_acceptable(revision: str | None) -> bool:
     """Whether this release can serve with the database at `revision`.
 
     Newer is fine: schemas grow first and shed later, so a release keeps working on the schema of the one after it,
     which is what makes going back a switch of images. Revision ids are numbers so that "newer" can be asked.
     """
-    return revision is not None and revision.isdigit() and int(revision) >= int(head())
+    return revision is not None and revision.isdigit() and int(revision) >= int(needed())
 
 
 def kind(revision: Script) -> str:
@@ -86,28 +77,89 @@ def kind(revision: Script) -> str:
     return str(revision.module.kind)
 
 
-def recognise(connection: Connection) -> str | None:
-    """The revision an unstamped database corresponds to: None when it is empty, else the baseline.
+def check(settings: DatabaseSettings) -> tuple[str | None, str, bool]:
+    """The current revision, the newest, and whether this release can serve; takes no lock. SchemaRefused if unknown."""
+    with _engine(settings) as engine, engine.connect() as connection:
+        current = stamped_revision(connection)
+        if current is None:
+            recognise(connection)
+        _refuse_foreign(current)
+        return current, head(), is_acceptable(current)
 
-    Recognised by its columns and constraints: the original before its fix, after it, and upgraded in place by its
-    start-up code. All three are the baseline to us, and revision 0002 adds to each what it lacks. Anything else is
-    SchemaRefused.
+
+@dataclass(frozen=True)
+class Plan:
+    """What an upgrade would do: from `current`, None for an empty database, apply `pending`, and let `waiting` wait."""
+
+    current: str | None
+    pending: tuple[Script, ...]
+    waiting: tuple[Script, ...]
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        said = [f"The database is at revision {self.current or 'none'}; this release needs {needed()}."]
+        said += [f"Would apply revision {described(script)}" for script in self.pending]
+        return said + [_waiting_line(script) for script in self.waiting] + ([] if self.pending else ["Nothing to do."])
+
+
+def plan(settings: DatabaseSettings, contract: bool = False) -> Plan:
+    """What `upgrade` would do now; takes no lock. SchemaRefused where `upgrade` would refuse."""
+    with _engine(settings) as engine, engine.connect() as connection:
+        current = stamped_revision(connection)
+        _refuse_foreign(current)
+        return _plan(recognise(connection) if current is None else current, contract)
+
+
+def described(script: Script) -> str:
+    """A revision in a line: its number, kind and sentence."""
+    return f"{script.revision} ({kind(script)}): {script.doc}"
+
+
+def upgrade(
+    settings: DatabaseSettings,
+    say: Callable[[str], None],
+    contract: bool = False,
+    patience: float = PATIENCE_SECONDS,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Apply what is pending, each revision in a transaction of its own, telling `say` what happens.
+
+    Contracts are applied when `contract` says so, and on an empty database, which no former release ever used. First
+    comes the question that takes no lock. Then one migration at a time, under an advisory lock, and each statement
+    waits at most two seconds for the tables: a long-running query can delay the migration, for `patience` seconds, but
+    never queue the whole school behind it. SchemaRefused, LockNotObtained and database errors leave the schema at the
+    last revision said.
     """
-    inspector = sa.inspect(connection)
-    tables = set(inspector.get_table_names()) - {"alembic_version"}
-    if not tables:
-        return None
-    surprises = [f"the table {name} is missing" for name in sorted(_BASE_COLUMNS.keys() - tables)]
-    surprises += [f"there is an unknown table {name}" for name in sorted(tables - _BASE_COLUMNS.keys())]
-    for table in sorted(_BASE_COLUMNS.keys() & tables):
-        surprises += _surprises(inspector, table)
-    if surprises:
+    ahead = plan(settings, contract)
+    if ahead.pending:
+        with _engine(settings) as engine, _only_one(engine, pause, patience) as lock_holder:
+            steps = _Upgrade(engine, lock_holder, say, contract or ahead.current is None)
+            while (step := _patiently(steps, say, pause, patience)) is not None:
+                say(f"Now at revision {step}.")
+    else:
+        say(f"The database is at revision {ahead.current}; nothing to do (newest known: {head()}).")
+    for script in ahead.waiting:
+        say(_waiting_line(script))
+
+
+def _plan(current: str | None, contract: bool) -> Plan:
+    later = tuple(script for script in _revisions() if current is None or script.revision > current)
+    if contract or current is None:
+        return Plan(current, later, ())
+    pending = tuple(takewhile(lambda script: kind(script) == "expand", later))
+    waiting = later[len(pending) :]
+    behind = [script.revision for script in waiting if kind(script) == "expand"]
+    if behind:
         raise SchemaRefused(
-            "This database is neither empty, nor stamped by us, nor a Scratch4School database we know: "
-            + "; ".join(surprises)
-            + "."
+            f"Revision {behind[0]} (expand) comes after {waiting[0].revision} (contract), which runs only when it is "
+            "asked for. When no release that is kept needs the old shape any more, run `scratch4school db upgrade "
+            "--contract`."
         )
-    return BASELINE
+    return Plan(current, pending, waiting)
+
+
+def _waiting_line(script: Script) -> str:
+    return f"Waits until `scratch4school db upgrade --contract` asks for it: revision {described(script)}"
 
 
 def _refuse_foreign(revision: str | None) -> None:
@@ -118,89 +170,89 @@ def _refuse_foreign(revision: str | None) -> None:
         )
 
 
-def check(settings: DatabaseSettings) -> tuple[str | None, str, bool]:
-    """The current revision, the newest, and whether nothing is pending; takes no lock. SchemaRefused if unknown."""
-    with _engine(settings) as engine, engine.connect() as connection:
-        current = stamped_revision(connection)
-        if current is None:
-            recognise(connection)
-        _refuse_foreign(current)
-        return current, head(), is_acceptable(current)
+@dataclass
+class _Upgrade:
+    """The steps of one upgrade, and who was last seen in the way of one."""
 
+    engine: Engine
+    # Holds the advisory lock, and is free for questions meanwhile; None on SQLite.
+    lock_holder: Connection | None
+    say: Callable[[str], None]
+    contract: bool
+    in_the_way: list[str] = field(default_factory=list)
 
-def upgrade(
-    settings: DatabaseSettings, say: Callable[[str], None], pause: Callable[[float], None] = time.sleep
-) -> None:
-    """Bring the database to the newest revision, one transaction for each, telling `say` what happens.
+    def step(self) -> str | None:
+        """Apply the next pending revision and return it; None when there is none."""
+        self.in_the_way = []
+        with self.engine.begin() as connection, self._watched(connection) as watch:
+            try:
+                return self._apply_next(connection)
+            finally:
+                if watch is not None:
+                    self.in_the_way = watch.holders
 
-    First the question that takes no lock. Then one migration at a time, under an advisory lock, and each statement
-    waits at most three seconds for the tables: a long-running query can delay the migration but never queue the whole
-    school behind it. SchemaRefused, LockNotObtained and database errors leave the schema at the last revision said.
-    """
-    current, newest, done = check(settings)
-    if done:
-        say(f"The database is at revision {current}; nothing to do (newest known: {newest}).")
-        return
-    with _engine(settings) as engine, _only_one(engine, pause):
-        while (step := _patiently(lambda: _step(engine, settings, say), say, pause)) is not None:
-            say(f"Now at revision {step}.")
+    def _watched(self, connection: Connection) -> LockWatch | nullcontext[None]:
+        if self.lock_holder is None:
+            return nullcontext()
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        return LockWatch(self.lock_holder, connection.scalar(sa.select(sa.func.pg_backend_pid())) or 0)
 
-
-def _step(engine: Engine, settings: DatabaseSettings, say: Callable[[str], None]) -> str | None:
-    """Apply the next pending revision and return it; None at the newest."""
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+    def _apply_next(self, connection: Connection) -> str | None:
         current = stamped_revision(connection)
         if current is None and (recognised := recognise(connection)) is not None:
-            say(f"The database carries no stamp; by its columns and constraints it is at revision {recognised}.")
+            self.say(f"The database carries no stamp; by its columns and constraints it is at revision {recognised}.")
             command.stamp(_alembic(connection), recognised)
             current = recognised
         _refuse_foreign(current)
-        if is_acceptable(current):
+        pending = _plan(current, self.contract).pending
+        if not pending:
             return None
-        pending = next(script for script in _revisions() if current is None or script.revision > current)
-        say(f"Applying revision {pending.revision} ({kind(pending)}): {pending.doc}")
-        command.upgrade(_alembic(connection), pending.revision)
-        if engine.dialect.name == "sqlite":
+        self.say(f"Applying revision {described(pending[0])}")
+        command.upgrade(_alembic(connection), pending[0].revision)
+        if self.lock_holder is None:
             _refuse_broken_references(connection)
-        return pending.revision
+        return pending[0].revision
 
 
 def _patiently(
-    work: Callable[[], str | None], say: Callable[[str], None], pause: Callable[[float], None]
+    steps: _Upgrade, say: Callable[[str], None], pause: Callable[[float], None], patience: float
 ) -> str | None:
-    for seconds in (*_PAUSES, None):
+    """What `steps` applied; tried again with growing pauses while the tables are in use."""
+    give_up = time.monotonic() + patience
+    for seconds in chain(_PAUSES, repeat(_PAUSES[-1])):
         try:
-            return work()
+            return steps.step()
         except DBAPIError as error:
             reason = retry_reason(error)
             if reason in (None, "disconnect"):
                 raise
-            if seconds is None:
+            in_the_way = f" In the way: {'; '.join(steps.in_the_way)}." if steps.in_the_way else ""
+            left = give_up - time.monotonic()
+            if left <= 0:
                 raise LockNotObtained(
-                    "The tables stayed in use for too long. Look for long-running queries and try again."
+                    f"The tables stayed in use for {patience:g} s, and this revision is not applied.{in_the_way} "
+                    "End what is in the way, or wait until it ends, and try again."
                 ) from error
-            say(f"The tables are in use ({reason}); trying again in {seconds:g} s.")
-        pause(seconds)
-    raise AssertionError("unreachable: the last round returns or raises")
+            say(f"The tables are in use ({reason}); trying again in {min(seconds, left):.0f} s.{in_the_way}")
+        pause(min(seconds, left))
+    raise AssertionError("unreachable: the pauses never end")
 
 
 @contextmanager
-def _only_one(engine: Engine, pause: Callable[[float], None]) -> Iterator[None]:
-    """Hold the advisory lock of migrations; on SQLite each step's own write lock does the same."""
+def _only_one(engine: Engine, pause: Callable[[float], None], patience: float) -> Iterator[Connection | None]:
+    """Hold the advisory lock of migrations, and give its connection; on SQLite each step's own write lock does that."""
     if engine.dialect.name != "postgresql":
-        yield
+        yield None
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         waited = 0.0
         while not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_ADVISORY_LOCK))):
-            if waited >= _LOCK_WAIT_SECONDS:
-                raise LockNotObtained("Another migration is running and did not end in two minutes.")
+            if waited >= patience:
+                raise LockNotObtained(f"Another migration is running and did not end in {patience:g} s.")
             pause(1.0)
             waited += 1.0
         try:
-            yield
+            yield connection
         finally:
             connection.execute(sa.select(sa.func.pg_advisory_unlock(_ADVISORY_LOCK)))
 
@@ -236,25 +288,9 @@ def _refuse_broken_references(connection: Connection) -> None:
         raise SchemaRefused(f"Rows of {tables} refer to rows that do not exist; nothing was changed.")
 
 
-def _surprises(inspector: sa.Inspector, table: str) -> list[str]:
-    columns = {column["name"] for column in inspector.get_columns(table)}
-    expected = _BASE_COLUMNS[table] | ({"version"} & columns if table == "projects" else set())
-    found = [f"{table}.{name} is missing" for name in sorted(expected - columns)]
-    found += [f"there is an unknown column {table}.{name}" for name in sorted(columns - expected)]
-    key = set(inspector.get_pk_constraint(table)["constrained_columns"])
-    if key != _PRIMARY_KEYS.get(table, {"id"}):
-        found.append(f"the primary key of {table} is ({', '.join(sorted(key)) or 'none'})")
-    unique = {tuple(item["column_names"]) for item in inspector.get_unique_constraints(table)}
-    if table == "groups" and ("external_id",) not in unique:
-        found.append("groups.external_id is not unique")
-    if table == "assets" and ("asset_id",) not in unique:
-        found.append("assets.asset_id is not unique")
-    return found
-
-
 def _alembic(connection: Connection) -> Config:
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    configuration.set_main_option("script_location", str(_SCRIPTS))
     configuration.attributes["connection"] = connection
     return configuration
 
@@ -263,5 +299,5 @@ def _alembic(connection: Connection) -> Config:
 def _revisions() -> tuple[Script, ...]:
     """All revisions of this release, the oldest first."""
     configuration = Config()
-    configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    configuration.set_main_option("script_location", str(_SCRIPTS))
     return tuple(reversed(list(ScriptDirectory.from_config(configuration).walk_revisions())))

@@ -19,15 +19,8 @@ from ..tables import assets, groups, oauth_sessions, project_revisions, user_gro
 from ..tables import projects as project_rows
 from .cutting import cut_saves
 from .pooler import PoolWatcher
-from .stage import Answer, Client, Stage, Visitor, incoming, project_content, project_file
+from .stage import Answer, Client, Scale, Stage, Visitor, incoming, project_content, project_file
 
-CLIENTS = 100
-DEVICES = 10
-SAVES = 10
-UPLOADS = 20
-LOGINS_AT_ONCE = 20
-FAILING_SAVES = 5
-READERS = 5
 _SAVE_SECONDS = 60
 
 
@@ -41,24 +34,32 @@ class CommitRefused(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `run` returns a remark for its line, or None, and raises when the promise was not kept."""
+    """One check: `run` returns a remark for its line, or None, and raises when the promise was not kept.
+
+    `promise` names numbers of the scale in braces.
+    """
 
     name: str
     promise: str
     run: Callable[[Stage], str | None]
 
+    def line(self, scale: Scale) -> str:
+        """What this check asks for at this scale."""
+        return f"{self.name:<17} {self.promise.format_map(vars(scale))}"
+
 
 def no_lost_update(stage: Stage) -> str:
-    """Ten devices add to one project, each stating the version it read: every acknowledged addition is there."""
+    """Devices add to one project, each stating the version it read: every acknowledged addition is there."""
     visitor = stage.sign_in(stage.identity("devices"))
     with stage.client(visitor) as client:
         project_id = _create(client, [])
+    devices, saves = stage.scale.devices, stage.scale.saves
     conflicts = sum(
-        stage.together(DEVICES, lambda device, start: _add_saves(stage, visitor, project_id, device, start))
+        stage.together(devices, lambda device, start: _add_saves(stage, visitor, project_id, device, start))
     )
     with stage.client(visitor) as client:
         version, content = _load(client, project_id)
-    acknowledged = {f"{device}-{number}" for device in range(DEVICES) for number in range(SAVES)}
+    acknowledged = {f"{device}-{number}" for device in range(devices) for number in range(saves)}
     lost = acknowledged.difference(content)
     _require(not lost, f"{len(lost)} of {len(acknowledged)} acknowledged saves are lost")
     _require(len(content) == len(acknowledged), f"the project holds {len(content)} saves")
@@ -67,7 +68,7 @@ def no_lost_update(stage: Stage) -> str:
 
 
 def stale_save_refused(stage: Stage) -> str | None:
-    """Ten devices save from one version: one wins, nine get 409 and the current version, the winner's work stays."""
+    """Devices save from one version: one wins, the others get 409 and the current version, the winner's work stays."""
     visitor = stage.sign_in(stage.identity("stale"))
     with stage.client(visitor) as client:
         project_id = _create(client, "first")
@@ -78,7 +79,7 @@ def stale_save_refused(stage: Stage) -> str | None:
             answer = _save(client, project_id, f"device {device}", 1)
         return answer.status, answer.json.get("version")
 
-    answers = stage.together(DEVICES, save)
+    answers = stage.together(stage.scale.devices, save)
     winners = [device for device, (status, _) in enumerate(answers) if status == 200]
     _require(len(winners) == 1, f"{len(winners)} saves from the same version were accepted")
     refused = [answer for answer in answers if answer[0] != 200]
@@ -100,7 +101,7 @@ def stale_save_refused(stage: Stage) -> str | None:
 
 
 def asset_once(stage: Stage) -> str | None:
-    """The same bytes sent by twenty at once, then as a second type: all answered alike, one row and one file each."""
+    """The same bytes sent by many at once, then as a second type: all answered alike, one row and one file each."""
     visitor = stage.sign_in(stage.identity("assets"))
     content = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(4096)
 
@@ -110,7 +111,7 @@ def asset_once(stage: Stage) -> str | None:
             answer = client.send("POST", "/api/assets/", "asset", "a.png", content, type="costume", format="png")
         return answer.status, answer.json.get("assetId", "")
 
-    answers = set(stage.together(UPLOADS, upload))
+    answers = set(stage.together(stage.scale.uploads, upload))
     _require(len(answers) == 1, f"the answers were not all the same: {sorted(answers)}")
     status, asset_id = answers.pop()
     _require(status == 200, f"the uploads got {status}")
@@ -124,20 +125,21 @@ def asset_once(stage: Stage) -> str | None:
 
 
 def first_logins(stage: Stage) -> str | None:
-    """A hundred first logins of new users, each by twenty devices at once: nobody fails, no user or group is doubled.
+    """First logins of new users, each by many devices at once: nobody fails, no user or group is doubled.
 
     The devices log in by the application's own function, because only the provider's part is missing here; that the
     service takes the sessions, and knows the user and the groups, is asked over HTTP.
     """
-    for number in range(CLIENTS // LOGINS_AT_ONCE):
+    for number in range(stage.scale.users):
         identity = stage.identity(f"login{number}", groups=3)
         _require_logged_in_once(stage, identity)
     return None
 
 
 def pooling(stage: Stage) -> str:
-    """A hundred clients save and list at the same time: no error, and the server's connections stay within the pool."""
+    """Many clients save and list at the same time: no error, and the server's connections stay within the pool."""
     visitor = stage.sign_in(stage.identity("pool"))
+    clients = stage.scale.clients
     content = project_file("pool")
 
     def visit(_index: int, start: threading.Barrier) -> tuple[int, int]:
@@ -147,15 +149,15 @@ def pooling(stage: Stage) -> str:
             return saved.status, client.get("/api/projects").status
 
     with PoolWatcher(stage.settings, stage.database) as watcher:
-        answers = stage.together(CLIENTS, visit)
+        answers = stage.together(clients, visit)
     bad = [answer for answer in answers if answer != (200, 200)]
-    _require(not bad, f"{len(bad)} of {CLIENTS} clients met an error: {sorted(set(bad))}")
+    _require(not bad, f"{len(bad)} of {clients} clients met an error: {sorted(set(bad))}")
     rows = stage.database.read(
         lambda connection: connection.scalar(
             sa.select(sa.func.count()).where(project_rows.c.owner_id == visitor.user_id)
         )
     )
-    _require(rows == CLIENTS, f"{rows} projects were saved by {CLIENTS} clients")
+    _require(rows == clients, f"{rows} projects were saved by {clients} clients")
     if watcher.limit is not None:
         _require(watcher.samples > 0, "the pooler's console gave no figures")
         _require(watcher.most > 0, "not one request went through the pooler")
@@ -167,8 +169,8 @@ def pooling(stage: Stage) -> str:
 def failed_commit(stage: Stage) -> str | None:
     """Saves that fail before they are committed, while others read: the old work stays whole, and no file is left over.
 
-    The commits of this process fail after all their statements; on PostgreSQL a save of the service loses its
-    connection too, as often as it tries.
+    The commits of this process fail after all their statements; on PostgreSQL a save of the service too loses its
+    connection as often as it tries, or at the small scale its statement.
     """
     visitor = stage.sign_in(stage.identity("commit"))
     with stage.client(visitor) as client:
@@ -185,16 +187,20 @@ def failed_commit(stage: Stage) -> str | None:
 
 
 ALL = (
-    Check("Projects", f"no lost update: {DEVICES} devices x {SAVES} saves", no_lost_update),
-    Check("Versions", f"a stale save gets 409 and overwrites nothing: {DEVICES} devices", stale_save_refused),
-    Check("Assets", f"same upload {UPLOADS} times at once: one row, one file", asset_once),
+    Check("Projects", "no lost update: {devices} devices x {saves} saves", no_lost_update),
+    Check("Versions", "a stale save gets 409 and overwrites nothing: {devices} devices", stale_save_refused),
+    Check("Assets", "same upload {uploads} times at once: one row, one file", asset_once),
     Check(
         "Users and groups",
-        f"{CLIENTS} first logins, {LOGINS_AT_ONCE} of a user at once: each user and group once",
+        "first logins of {users} users, {logins} at once of each: each user and group once",
         first_logins,
     ),
-    Check("Pooling", f"{CLIENTS} clients at once: no error, connections within the pool", pooling),
-    Check("Files", "a save whose commit fails leaves no half file and loses none", failed_commit),
+    Check("Pooling", "{clients} clients at once: no error, connections within the pool", pooling),
+    Check(
+        "Files",
+        "a save whose commit fails leaves no half file and loses none: {failing_saves} saves, {readers} readers",
+        failed_commit,
+    ),
 )
 
 
@@ -211,13 +217,13 @@ def _require_logged_in_once(stage: Stage, identity: Identity) -> None:
         start.wait()
         return stage.sign_in(identity).session_id
 
-    sessions = stage.together(LOGINS_AT_ONCE, log_in)
+    sessions = stage.together(stage.scale.logins, log_in)
     names = [group.external_id for group in identity.groups]
     for what, statement, expected in (
         ("users", sa.select(users.c.id).where(users.c.id == identity.user_id), 1),
         ("groups", sa.select(groups.c.id).where(groups.c.external_id.in_(names)), len(names)),
         ("memberships", sa.select(user_groups.c.group_id).where(user_groups.c.user_id == identity.user_id), len(names)),
-        ("sessions", sa.select(oauth_sessions.c.id).where(oauth_sessions.c.id.in_(sessions)), LOGINS_AT_ONCE),
+        ("sessions", sa.select(oauth_sessions.c.id).where(oauth_sessions.c.id.in_(sessions)), len(sessions)),
     ):
         found = len(stage.database.read(lambda connection, query=statement: connection.execute(query).all()))
         _require(found == expected, f"{found} {what} instead of {expected}")
@@ -235,30 +241,32 @@ def _files(stage: Stage, visitor: Visitor) -> dict[Path, bytes]:
 
 
 def _refuse_commits(stage: Stage, visitor: Visitor, project_id: int) -> None:
-    failing = _FailingDatabase(stage.settings.database, FAILING_SAVES)
+    saves = stage.scale.failing_saves
+    failing = _FailingDatabase(stage.settings.database, saves)
 
     def fail_or_read(index: int, start: threading.Barrier) -> bool:
-        if index >= FAILING_SAVES:
+        if index >= saves:
             return _reads_old_work(stage, visitor, project_id, start)
         with incoming(stage.store, project_file(f"lost {index}")) as file:
             start.wait()
             return _save_fails(stage, failing, project_id, visitor.user_id, Content(file, None), index)
 
     try:
-        outcomes = stage.together(FAILING_SAVES + READERS, fail_or_read)
+        outcomes = stage.together(saves + stage.scale.readers, fail_or_read)
     finally:
         failing.dispose()
-    _require(all(outcomes[:FAILING_SAVES]), "a save was acknowledged although its commit failed")
-    _require(all(outcomes[FAILING_SAVES:]), "a reader saw something else than the old work")
+    _require(all(outcomes[:saves]), "a save was acknowledged although its commit failed")
+    _require(all(outcomes[saves:]), "a reader saw something else than the old work")
 
 
 def _cut_save(stage: Stage, visitor: Visitor, project_id: int) -> str:
-    """A save through the service whose connection is cut at each attempt, beside readers; returns the remark."""
+    """A save through the service that is cut at each attempt, beside readers; returns the remark."""
     answered = threading.Event()
+    what = "connection" if stage.scale.cuts_connections else "statement"
 
     def cut_save_or_read(index: int, start: threading.Barrier) -> int:
         if index == 0:
-            return cut_saves(stage.database, project_id, start, answered)
+            return cut_saves(stage.database, project_id, start, answered, stage.scale.cuts_connections)
         if index > 1:
             return int(_reads_old_work(stage, visitor, project_id, start))
         try:
@@ -268,11 +276,11 @@ def _cut_save(stage: Stage, visitor: Visitor, project_id: int) -> str:
         finally:
             answered.set()
 
-    cut, status, *readers = stage.together(2 + READERS, cut_save_or_read)
+    cut, status, *readers = stage.together(2 + stage.scale.readers, cut_save_or_read)
     _require(cut > 0, "no save of the service reached the database")
-    _require(status == 503, f"a save whose connection was cut {cut} times got {status}")
+    _require(status == 503, f"a save whose {what} was cut {cut} times got {status}")
     _require(all(readers), "a reader saw something else than the old work")
-    return f"one save's connection cut {cut} times: 503"
+    return f"one save's {what} cut {cut} times: 503"
 
 
 def _reads_old_work(stage: Stage, visitor: Visitor, project_id: int, start: threading.Barrier) -> bool:
@@ -294,12 +302,12 @@ def _save_fails(stage: Stage, failing: Database, project_id: int, user_id: str, 
 
 
 def _add_saves(stage: Stage, visitor: Visitor, project_id: int, device: int, start: threading.Barrier) -> int:
-    """Save SAVES times on top of what the others saved; returns how many conflicts that took."""
+    """Save again and again on top of what the others saved; returns how many conflicts that took."""
     conflicts = 0
     give_up = time.monotonic() + _SAVE_SECONDS
     with stage.client(visitor) as client:
         start.wait()
-        for number in range(SAVES):
+        for number in range(stage.scale.saves):
             while True:
                 version, content = _load(client, project_id)
                 answer = _save(client, project_id, [*content, f"{device}-{number}"], version)

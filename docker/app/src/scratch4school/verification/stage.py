@@ -41,6 +41,37 @@ class Stopped(BaseException):
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How much of everything one run does; small or large, the same promises are asked for."""
+
+    # Of one pupil, and the saves of each of them.
+    devices: int
+    saves: int
+    # Of the same bytes, at once.
+    uploads: int
+    # New users, and the logins of each of them at once.
+    users: int
+    logins: int
+    # Whoever saves and lists at once.
+    clients: int
+    # Of this process, beside readers.
+    failing_saves: int
+    readers: int
+    # Whether a save of the service loses its connection, again and again until it gives up after four seconds, or only
+    # its statement, which ends it at once.
+    cuts_connections: bool
+
+
+FULL = Scale(
+    devices=10, saves=10, uploads=20, users=5, logins=20, clients=100, failing_saves=5, readers=5, cuts_connections=True
+)
+# For a service that was proved in full when it was deployed, and has not changed since.
+QUICK = Scale(
+    devices=4, saves=3, uploads=8, users=2, logins=8, clients=20, failing_saves=2, readers=2, cuts_connections=False
+)
+
+
+@dataclass(frozen=True)
 class Answer:
     """What came back over HTTP."""
 
@@ -129,8 +160,9 @@ class _NamedTls(http.client.HTTPSConnection):
 class Stage:
     """One run of the verification."""
 
-    def __init__(self, settings: Settings, database: Database, store: FileStore, url: str) -> None:
+    def __init__(self, settings: Settings, database: Database, store: FileStore, url: str, scale: Scale = FULL) -> None:
         self.settings = settings
+        self.scale = scale
         self.database = database
         self.store = store
         self.run_id = secrets.token_hex(6)

@@ -1,0 +1,72 @@
+"""What a database without our stamp is: empty, one of the original's, or one that nothing is done to."""
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+BASELINE = "0001"
+
+_BASE_COLUMNS: dict[str, set[str]] = {
+    "users": {"id", "username", "email", "role", "created_at", "last_login", "user_data"},
+    "groups": {"id", "name", "external_id", "description", "created_at"},
+    "user_groups": {"user_id", "group_id", "joined_at"},
+    "oauth_sessions": {"id", "user_id", "access_token", "refresh_token", "expires_at", "created_at", "last_accessed"},
+    "projects": {
+        "id",
+        "name",
+        "description",
+        "sb3_file_path",
+        "thumbnail_path",
+        "owner_id",
+        "created_at",
+        "updated_at",
+        "is_published",
+    },
+    "project_groups": {"project_id", "group_id", "published_at"},
+    "assets": {"id", "asset_id", "asset_type", "data_format", "size", "md5", "owner_id", "file_path", "created_at"},
+    "backpack_items": {"id", "type", "name", "mime", "body", "thumbnail", "owner_id", "created_at", "updated_at"},
+}
+_PRIMARY_KEYS = {"user_groups": {"user_id", "group_id"}, "project_groups": {"project_id", "group_id"}}
+
+
+class SchemaRefused(Exception):
+    """The database is not one we know, or cannot be upgraded so; nothing is done to it, and the message says why."""
+
+
+def recognise(connection: Connection) -> str | None:
+    """The revision an unstamped database corresponds to: None when it is empty, else the baseline.
+
+    Recognised by its columns and constraints: the original before its fix, after it, and upgraded in place by its
+    start-up code. All three are the baseline to us, and revision 0002 adds to each what it lacks. Anything else is
+    SchemaRefused.
+    """
+    inspector = sa.inspect(connection)
+    tables = set(inspector.get_table_names()) - {"alembic_version"}
+    if not tables:
+        return None
+    surprises = [f"the table {name} is missing" for name in sorted(_BASE_COLUMNS.keys() - tables)]
+    surprises += [f"there is an unknown table {name}" for name in sorted(tables - _BASE_COLUMNS.keys())]
+    for table in sorted(_BASE_COLUMNS.keys() & tables):
+        surprises += _surprises(inspector, table)
+    if surprises:
+        raise SchemaRefused(
+            "This database is neither empty, nor stamped by us, nor a Scratch4School database we know: "
+            + "; ".join(surprises)
+            + "."
+        )
+    return BASELINE
+
+
+def _surprises(inspector: sa.Inspector, table: str) -> list[str]:
+    columns = {column["name"] for column in inspector.get_columns(table)}
+    expected = _BASE_COLUMNS[table] | ({"version"} & columns if table == "projects" else set())
+    found = [f"{table}.{name} is missing" for name in sorted(expected - columns)]
+    found += [f"there is an unknown column {table}.{name}" for name in sorted(columns - expected)]
+    key = set(inspector.get_pk_constraint(table)["constrained_columns"])
+    if key != _PRIMARY_KEYS.get(table, {"id"}):
+        found.append(f"the primary key of {table} is ({', '.join(sorted(key)) or 'none'})")
+    unique = {tuple(item["column_names"]) for item in inspector.get_unique_constraints(table)}
+    if table == "groups" and ("external_id",) not in unique:
+        found.append("groups.external_id is not unique")
+    if table == "assets" and ("asset_id",) not in unique:
+        found.append("assets.asset_id is not unique")
+    return found
