@@ -1,0 +1,37 @@
+"""Says which process on the control node changes a host, so that a lock it left behind can be told from a live one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible import context
+from ansible.plugins.lookup import LookupBase
+
+# Ansible hands its module_utils setting to modules only; a lookup finds the same folder by its own place.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
+
+import host_change
+
+DOCUMENTATION = r"""
+name: change_owner
+short_description: Describe the running ansible-playbook as the holder of a host's lock
+description:
+  - Who asks, on which machine since its last start, which process that is, and the verb that was typed.
+author:
+  - The Scratch4School deployment project
+"""
+
+
+class LookupModule(LookupBase):
+    """What Ansible asks a lookup file for."""
+
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+        """Templates are worked out in processes that live for one task; the run is the process that they came from."""
+        parent = multiprocessing.parent_process()
+        pid = parent.pid if parent and parent.pid else os.getpid()
+        verb = Path((context.CLIARGS.get("args") or ("ansible",))[0]).stem
+        return [{**host_change.whoami(), "pid": pid, "started": host_change.started(pid), "verb": verb}]
