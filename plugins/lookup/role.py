@@ -1,0 +1,121 @@
+"""Says what a role manages on a host, and which digits stand for all that it would do there, without running it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+DOCUMENTATION = r"""
+name: role
+short_description: What roles manage, or the digests of what they want
+description:
+  - A role that manages something says what in its variable C(__<role>_managed); the keys that are read on the host are
+    described in plugins/module_utils/host_survey.py. Two more are for here. C(points) names entry points beside
+    C(main) whose options count, C(sources) files on the control node whose content does.
+  - The digest changes with the role's own files, those of the role C(container), our plugins, the pinned tools, the
+    values of all options of the entry points, and the sources.
+options:
+  _terms:
+    description: Names of roles.
+    required: true
+  want:
+    description: C(managed) or C(digest).
+    type: str
+    choices: [managed, digest]
+    required: true
+author:
+  - The Scratch4School deployment project
+"""
+
+EXAMPLES = r"""
+host_managed: "{{ lookup('role', 'database', 'proxy', want='managed') }}"
+"""
+
+RETURN = r"""
+_raw:
+  description: One dictionary, role to what was wanted of it. Roles that manage nothing are left out.
+  type: list
+"""
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tree_digest(paths: Iterable[Path]) -> str:
+    """Digest of files and of all files below folders, names included; what Python compiles for itself is left out."""
+    total = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                content = file.read_bytes()
+                total.update(f"{file.relative_to(ROOT)} {len(content)} ".encode() + content)
+    return total.hexdigest()
+
+
+class LookupModule(LookupBase):
+    """What Ansible asks a lookup file for."""
+
+    def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+        """See RETURN."""
+        self.set_options(var_options=variables, direct=options)
+        digest = self.get_option("want") == "digest"
+        ours = (
+            tree_digest([ROOT / "plugins", ROOT / "roles" / "container", ROOT / "requirements.lock"]) if digest else ""
+        )
+        answer = {}
+        for role in terms:
+            values = _Values(self, ROOT / "roles" / role, variables or {})
+            managed = values.get(f"__{role}_managed", {})
+            if managed:
+                answer[role] = self._digest(ours, values, managed) if digest else managed
+        return [answer]
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """A YAML file of ours, whose templates may be worked out."""
+        return self._loader.load_from_file(str(path), trusted_as_template=True) or {} if path.is_file() else {}
+
+    def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
+        """Work a value out as the role would see it."""
+        return self._templar.copy_with_new_env(available_variables=variables).template(value)
+
+    @staticmethod
+    def _digest(ours: str, values: _Values, managed: Mapping[str, Any]) -> str:
+        points = ["main", *managed.get("points", [])]
+        wanted = {name: values.get(name) for name in values.options(points)}
+        sources = []
+        for source in managed.get("sources", []):
+            try:
+                sources.append(hashlib.sha256(Path(source).expanduser().read_bytes()).hexdigest())
+            except OSError as problem:
+                raise AnsibleLookupError(f"{source} cannot be read: {problem.strerror}.") from problem
+        content = json.dumps(
+            [ours, tree_digest([values.folder]), wanted, sources, managed], sort_keys=True, default=str
+        )
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+class _Values:
+    """The variables that a role would see: its own vars before all, its defaults last."""
+
+    def __init__(self, lookup: LookupModule, folder: Path, variables: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._lookup = lookup
+        self._seen = {
+            **lookup.load(folder / "defaults" / "main.yml"),
+            **variables,
+            **lookup.load(folder / "vars" / "main.yml"),
+        }
+
+    def options(self, points: Iterable[str]) -> list[str]:
+        """Names of the options of these entry points."""
+        specs = self._lookup.load(self.folder / "meta" / "argument_specs.yml")["argument_specs"]
+        return sorted({name for point in points for name in specs[point].get("options") or {}})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The variable's value, templates worked out."""
+        return self._lookup.template(self._seen[name], self._seen) if name in self._seen else default

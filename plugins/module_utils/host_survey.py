@@ -1,0 +1,464 @@
+"""Looks at everything on a host that a change must know before it begins, in one go.
+
+A question of Ansible's own costs about half a second, and a deploy used to ask eighty. This file asks the kernel, the
+engine's socket and the application's socket directly. It changes nothing, needs no package beside Python's own library,
+and runs on any Python since 3.10.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import stat
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ENGINE_SOCKET = "/var/run/docker.sock"
+AUTHORITIES = "/usr/local/share/ca-certificates"
+OURS = "scratch4school"
+
+# The journal only grows; what a change asks of it stands in its last lines.
+JOURNAL_BYTES = 64 * 1024
+
+# Seconds that a question may take before its answer counts as none.
+PATIENCE = 10
+REACH_PATIENCE = 3
+SIZES_PATIENCE = 1.0
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket: the engine's, or that of the application's slot."""
+
+    def __init__(self, path: str, timeout: float = PATIENCE) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Called by http.client before the first request."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Engine:
+    """Docker's own interface, of which we only ever ask."""
+
+    def __init__(self, path: str = ENGINE_SOCKET) -> None:
+        self._path = path
+
+    def get(self, path: str) -> Any:
+        """The engine's answer; None when there is no engine, or no such thing."""
+        connection = UnixConnection(self._path)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read()
+            return json.loads(body) if answer.status == 200 else None
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def containers(self) -> dict[str, dict[str, Any]]:
+        """Every container of ours as the engine describes it, by name."""
+        described = [
+            self.get(f"/containers/{one['Id']}/json")
+            for one in self.get("/containers/json?all=1") or []
+            if any(name.startswith(f"/{OURS}-") for name in one["Names"])
+        ]
+        return {one["Name"].lstrip("/"): one for one in described if one}
+
+
+def system(text: str) -> dict[str, str]:
+    """Name and version of the distribution, from the text of os-release: Debian 13, Ubuntu 24.04."""
+    fields = dict(re.findall(r'^([A-Z_]+)="?([^"\n]*)"?$', text, flags=re.MULTILINE))
+    return {
+        "distribution": fields.get("NAME", "an unknown system").removesuffix(" GNU/Linux"),
+        "version": fields.get("VERSION_ID", "").strip(),
+    }
+
+
+def memory(text: str) -> dict[str, int]:
+    """Megabytes of memory that there are, and that a new process could have, from the text of /proc/meminfo."""
+    kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, flags=re.MULTILINE))
+    return {
+        name: int(kilobytes.get(key, 0)) // 1024
+        for name, key in (("total_mb", "MemTotal"), ("available_mb", "MemAvailable"))
+    }
+
+
+def nearest(path: str) -> str:
+    """The path, or the nearest folder above it that exists: what will be made there lies on the same disk."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def free_mb(path: str) -> int:
+    """Megabytes that are free where the path lies or will lie."""
+    found = os.statvfs(nearest(path))
+    return found.f_bavail * found.f_frsize // 2**20
+
+
+def file_system(path: str, mounts: str) -> str:
+    """Kind of the file system on which the path lies or will lie; `mounts` is the text of /proc/self/mounts."""
+    real = os.path.realpath(nearest(path))
+    found = ""
+    longest = -1
+    for line in mounts.splitlines():
+        _, point, kind = line.split(" ")[:3]
+        point = point.replace("\\040", " ")
+        # Not smaller: of two mounts on one point the later one is seen.
+        if len(point) >= longest and (real == point or real.startswith(point.rstrip("/") + "/")):
+            found, longest = kind, len(point)
+    return found
+
+
+def size_mb(path: str, deadline: float) -> int | None:
+    """Megabytes that the files below a folder take; None when they are too many to be counted in time."""
+    total, folders = 0, [path]
+    while folders:
+        if time.monotonic() > deadline:
+            return None
+        try:
+            for entry in os.scandir(folders.pop()):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+        except OSError:
+            # It went while we looked, or never was.
+            continue
+    return total // 2**20
+
+
+def authorities(folder: str = AUTHORITIES) -> list[str]:
+    """SHA-1 of every certificate authority that the sysadmin added, in the order of their paths."""
+    return [
+        hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for path in sorted(Path(folder).rglob("*.crt"), key=str)
+        if path.is_file()
+    ]
+
+
+def port_holders(listening: str, ports: Iterable[int], own: Iterable[int]) -> dict[str, str]:
+    """Who holds each port, as a name for people: '' is nobody, `ours` our own proxy.
+
+    :param listening: what `ss --listening --tcp --numeric --processes --no-header` prints.
+    :param own: ports that our proxy publishes.
+    """
+    own = set(own)
+    holders = {}
+    for port in ports:
+        line = next((line for line in listening.splitlines() if re.search(rf":{port}\s", line)), "")
+        program = re.search(r'users:\(\("([^"]+)"', line)
+        holders[str(port)] = "" if not line else "ours" if port in own else program[1] if program else "another program"
+    return holders
+
+
+def published(container: Mapping[str, Any] | None) -> set[int]:
+    """Ports of the host that a container publishes while it runs."""
+    ports = ((container or {}).get("NetworkSettings") or {}).get("Ports") or {}
+    return {int(binding["HostPort"]) for bindings in ports.values() for binding in bindings or []}
+
+
+def summary(container: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked of a container, of all that the engine says."""
+    state = container["State"]
+    return {
+        "id": container["Id"],
+        "state": state["Status"],
+        "health": (state.get("Health") or {}).get("Status", ""),
+        "image": container["Config"]["Image"],
+        "labels": container["Config"]["Labels"] or {},
+        "started_at": state["StartedAt"],
+        "restart_count": container["RestartCount"],
+    }
+
+
+def ready(socket_directory: str, slot: str) -> dict[str, Any]:
+    """What the serving slot answers when it is asked whether a save would succeed."""
+    if not slot:
+        return {"ok": False, "release": "", "schema": "", "error": "no slot serves"}
+    connection = UnixConnection(f"{socket_directory}/{slot}/gunicorn.sock")
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        said = json.loads(answer.read())
+        return {
+            "ok": answer.status == 200,
+            "release": said.get("release") or "",
+            "schema": said.get("schema") or "",
+            "error": said.get("error") or "",
+        }
+    except (OSError, ValueError, AttributeError, http.client.HTTPException) as problem:
+        return {"ok": False, "release": "", "schema": "", "error": str(problem)}
+    finally:
+        connection.close()
+
+
+def slot(socket_directory: str) -> str:
+    """The slot that the proxy's link names; '' before the first release."""
+    try:
+        return os.path.basename(os.readlink(f"{socket_directory}/current"))
+    except OSError:
+        return ""
+
+
+def unreachable(urls: Iterable[str]) -> dict[str, str]:
+    """Which addresses do not answer, and why. Any answer at all is one, a refusal of what was asked included."""
+
+    def ask(url: str) -> str:
+        try:
+            urllib.request.urlopen(url, timeout=REACH_PATIENCE, context=ssl.create_default_context()).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+        except (OSError, ValueError, http.client.HTTPException) as problem:
+            return str(getattr(problem, "reason", problem))
+        return ""
+
+    urls = list(urls)
+    with ThreadPoolExecutor(max_workers=max(1, len(urls))) as pool:
+        return {url: problem for url, problem in zip(urls, pool.map(ask, urls), strict=True) if problem}
+
+
+def text(path: str | os.PathLike[str], last_bytes: int | None = None) -> str:
+    """A file's text, or its last whole lines; '' where there is no file."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return ""
+    if last_bytes and len(content) > last_bytes:
+        content = content[-last_bytes:].partition(b"\n")[2]
+    return content.decode("utf-8", "replace")
+
+
+def loaded_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A file that holds a JSON object; an empty one where there is none, or a power cut tore it."""
+    try:
+        content = json.loads(text(path))
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def run(argv: Sequence[str]) -> str | None:
+    """What a command prints; None when it fails, is not there or takes too long."""
+    try:
+        ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return ended.stdout if ended.returncode == 0 else None
+
+
+class Observer:
+    """Reads what a role manages on the host and makes one digest of it; the same state is the same digest.
+
+    A role says what that is in its variable `__<role>_managed`:
+
+    * `contents`: files, and folders that are the role's alone with all that lies in them;
+    * `places`: folders and files of which kind, owner and mode are the role's business, and the content is not;
+    * `containers`: names; which container of that name, of which image, and that it runs and is not ill;
+    * `loaded`: containers that remember in their own memory which files they took in (see roles/container);
+    * `units`: systemd's, which must be enabled and active;
+    * `networks`: the engine's;
+    * `asks`: commands in a container whose answer is state.
+
+    Other keys are for others: `survey` reads `disks`, `sizes` and `files`, the lookup `role` `points` and `sources`.
+    """
+
+    def __init__(self, engine: Engine, containers: Mapping[str, Mapping[str, Any]], root: str = "/") -> None:
+        self._engine = engine
+        self._containers = containers
+        self._root = root.rstrip("/")
+
+    def digest(self, managed: Mapping[str, Any]) -> str:
+        """Hexadecimal digits; '' when something is missing, stopped or ill, which no stamp may ever call settled."""
+        facts: list[str] = []
+        questions: list[tuple[str, Callable[[Any], str | None]]] = [
+            ("contents", self._contents),
+            ("places", self._place),
+            ("containers", self._container),
+            ("loaded", self._loaded),
+            ("units", self._unit),
+            ("networks", self._network),
+            ("asks", self._ask),
+        ]
+        for kind, question in questions:
+            for one in managed.get(kind) or []:
+                try:
+                    fact = question(one)
+                except OSError:
+                    # It went while we looked.
+                    fact = None
+                if fact is None:
+                    return ""
+                facts.append(f"{kind} {one}: {fact}")
+        return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _place(self, path: str) -> str | None:
+        try:
+            found = os.lstat(self._root + path)
+        except OSError:
+            return None
+        return f"{stat.filemode(found.st_mode)} {found.st_uid} {found.st_gid}"
+
+    def _contents(self, path: str) -> str | None:
+        lines = [self._content(path)]
+        for folder, folders, files in os.walk(self._root + path):
+            # What Python keeps beside a program that ran is nobody's wish.
+            folders[:] = sorted(name for name in folders if name != "__pycache__")
+            below = folder.removeprefix(self._root)
+            lines += [f"{below}/{name} {self._content(f'{below}/{name}')}" for name in sorted([*folders, *files])]
+        return None if lines[0] is None else "\n".join(map(str, lines))
+
+    def _content(self, path: str) -> str | None:
+        place = self._place(path)
+        if place and place.startswith("-"):
+            return f"{place} {hashlib.sha256(Path(self._root + path).read_bytes()).hexdigest()}"
+        return f"{place} {os.readlink(self._root + path)}" if place and place.startswith("l") else place
+
+    def _container(self, name: str) -> str | None:
+        container = self._containers.get(name)
+        if container is None or not container["State"]["Running"] or summary(container)["health"] == "unhealthy":
+            return None
+        return f"{container['Id']} {container['Image']}"
+
+    def _loaded(self, name: str) -> str | None:
+        container = self._containers.get(name)
+        if container is None or not container["State"]["Running"]:
+            return None
+        try:
+            # Through the kernel: the container's memory is no folder of the host, and a command in it is a process.
+            handle = os.open(f"/proc/{container['State']['Pid']}/root/tmp/loaded", os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        with os.fdopen(handle) as file:
+            return file.read(1024).strip() or None
+
+    def _unit(self, name: str) -> str | None:
+        said = run(["systemctl", "show", "--property=UnitFileState,ActiveState,NeedDaemonReload", name]) or ""
+        return (
+            said
+            if {"UnitFileState=enabled", "ActiveState=active", "NeedDaemonReload=no"} == set(said.split())
+            else None
+        )
+
+    def _network(self, name: str) -> str | None:
+        network = self._engine.get(f"/networks/{name}")
+        return network and f"{network['Id']} {network['Driver']}"
+
+    def _ask(self, question: Mapping[str, Any]) -> str | None:
+        return run(["docker", "exec", question["container"], *question["argv"]])
+
+
+def observe(engine: Engine, containers: Mapping[str, Any], managed: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The digest of every role's state, the roles asked side by side."""
+    observer = Observer(engine, containers)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip(managed, pool.map(observer.digest, managed.values()), strict=True))
+
+
+def stamp(path: str | os.PathLike[str], desired: Mapping[str, str], observed: Mapping[str, str]) -> dict[str, Any]:
+    """Write down that these roles ran to their end, and what they left; what cannot be stamped is forgotten.
+
+    For root alone: the digests are made of secrets too.
+    """
+    path = Path(path)
+    settled = loaded_json(path)
+    for role, wanted in desired.items():
+        settled.pop(role, None)
+        if observed.get(role):
+            settled[role] = {"desired": wanted, "observed": observed[role]}
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(settled, file, indent=2, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+    return settled
+
+
+def survey(
+    *,
+    data_directory: str,
+    socket_directory: str,
+    ledger: str,
+    change_directory: str,
+    ports: Sequence[int] = (),
+    reach: Sequence[str] = (),
+    managed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Ask all questions, those that wait for somebody side by side.
+
+    Roles name in `managed` what else they need to know: `disks` (paths whose free megabytes and kind of file system
+    count), `sizes` (folders) and `files` (paths that may or may not exist).
+    """
+    managed = managed or {}
+
+    def named(key: str) -> list[str]:
+        return [path for one in managed.values() for path in one.get(key) or []]
+
+    engine = Engine()
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        info = pool.submit(engine.get, "/info")
+        images = pool.submit(engine.get, "/images/json")
+        listening = pool.submit(run, ["ss", "--listening", "--tcp", "--numeric", "--processes", "--no-header"])
+        silent = pool.submit(unreachable, reach)
+        serving = slot(socket_directory)
+        readiness = pool.submit(ready, socket_directory, serving)
+        described = engine.containers()
+        observed = pool.submit(observe, engine, described, managed)
+        said = info.result() or {}
+        tags = [tag for image in images.result() or [] for tag in image.get("RepoTags") or []]
+        own = published(described.get(f"{OURS}-proxy"))
+        deadline = time.monotonic() + SIZES_PATIENCE
+        mounts = text("/proc/self/mounts")
+        return {
+            "system": system(text("/etc/os-release")),
+            "memory": memory(text("/proc/meminfo")),
+            "disk": {path: free_mb(path) for path in ["/var/lib", "/var/lib/docker", data_directory, *named("disks")]},
+            "file_systems": {path: file_system(path, mounts) for path in named("disks")},
+            "sizes": {path: size_mb(path, deadline) for path in named("sizes")},
+            "files": {path: os.path.exists(path) for path in named("files")},
+            "ports": port_holders(listening.result() or "", ports, own),
+            "authorities": authorities(),
+            "engine": {
+                "answers": bool(said),
+                **(
+                    {
+                        "version": said["ServerVersion"],
+                        "limits_memory": said["MemoryLimit"],
+                        "limits_swap": said["MemoryLimit"] and said["SwapLimit"],
+                    }
+                    if said
+                    else {}
+                ),
+            },
+            "images": sorted(tag for tag in tags if tag.startswith(f"{OURS}/")),
+            "containers": {name: summary(one) for name, one in described.items()},
+            "slot": serving,
+            "ready": readiness.result(),
+            "unreachable": silent.result(),
+            "ledger": text(ledger),
+            "journal": text(Path(change_directory) / "journal.jsonl", JOURNAL_BYTES),
+            "lock": loaded_json(Path(change_directory) / "lock.json"),
+            "observed": observed.result(),
+            "settled": loaded_json(Path(change_directory) / "settled.json"),
+            "boot_id": text("/proc/sys/kernel/random/boot_id").strip(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }

@@ -1,0 +1,93 @@
+#!/usr/bin/python
+"""Looks at everything on a host that a change must know before it begins, in one round trip."""
+
+from __future__ import annotations
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_survey import survey
+
+DOCUMENTATION = r"""
+module: host_survey
+short_description: Read in one round trip all that preflight, choice and "nothing to do" need
+description:
+  - Asks kernel, engine and application directly and changes nothing. It works on a host without an engine, and needs
+    no package there beside Python itself.
+options:
+  data_directory:
+    description: Folder of everything that must survive.
+    type: path
+    required: true
+  socket_directory:
+    description: Folder with one folder per slot, and the link C(current) to the one that serves.
+    type: path
+    required: true
+  ledger:
+    description: The ledger of releases.
+    type: path
+    required: true
+  change_directory:
+    description: Folder of the lock, the journal and the stamps.
+    type: path
+    required: true
+  ports:
+    description: TCP ports of which it is asked who holds them.
+    type: list
+    elements: int
+    default: []
+  reach:
+    description: Addresses that the host should reach; any answer counts.
+    type: list
+    elements: str
+    default: []
+  managed:
+    description: >-
+      What each role manages on the host and what else it must know of it, by role; the keys are described in
+      plugins/module_utils/host_survey.py, at C(Observer) and C(survey).
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+author:
+  - The Scratch4School deployment project
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  host_survey:
+    data_directory: /var/lib/scratch4school
+    socket_directory: /var/lib/scratch4school/run/app
+    ledger: /var/lib/scratch4school/releases/ledger.jsonl
+    change_directory: /var/lib/scratch4school/change
+    ports: [443, 80]
+  register: __host_survey
+"""
+
+RETURN = r"""
+survey:
+  description: >-
+    C(system), C(memory), C(disk) and C(file_systems) by path, C(sizes), C(files), C(ports), C(authorities), C(engine),
+    C(images) (tags), C(containers) by name, C(slot), C(ready), C(unreachable), C(ledger), C(journal), C(lock),
+    C(observed) and C(settled) by role, C(boot_id), and C(time) by the host's own clock.
+  returned: success
+  type: dict
+"""
+
+
+def main() -> None:
+    """Ask, and hand over the answers."""
+    paths = {
+        name: {"type": "path", "required": True}
+        for name in ("data_directory", "socket_directory", "ledger", "change_directory")
+    }
+    lists = {
+        name: {"type": "list", "elements": kind, "default": []} for name, kind in (("ports", "int"), ("reach", "str"))
+    }
+    module = AnsibleModule(
+        argument_spec={**paths, **lists, "managed": {"type": "dict", "default": {}}}, supports_check_mode=True
+    )
+    module.exit_json(changed=False, survey=survey(**module.params))
+
+
+if __name__ == "__main__":
+    main()
