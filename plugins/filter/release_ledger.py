@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 # Ansible hands its module_utils setting to modules only; a filter finds the same folder by its own place.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
 
-from release_ledger import ReleaseError, choose, recount
+from release_ledger import ReleaseError, choose, parse, recount
 from release_ledger import release_id as derive_release_id
 
 
@@ -37,9 +37,15 @@ def choose_release(
         raise AnsibleFilterError(str(problem)) from problem
 
 
+def release_history(text: str) -> dict[str, object]:
+    """`ledger_text | release_history` → current, previous and all releases by a ledger's text."""
+    history = parse(text)
+    return {"current": history.current, "previous": history.previous, "releases": history.releases}
+
+
 class FilterModule:
     """What Ansible asks a filter file for."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""
-        return {"release_id": release_id, "choose_release": choose_release}
+        return {"release_id": release_id, "choose_release": choose_release, "release_history": release_history}

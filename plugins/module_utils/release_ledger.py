@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-# activated: it serves from now on. failed: it never served, the former one still does. reverted: it served, was found
-# wanting, and the former one serves again.
-OUTCOMES = ("activated", "failed", "reverted")
+# activated: it serves from now on. verified: it was found good while it served. failed: it never served, the former one
+# still does. reverted: it served, was found wanting, and the former one serves again.
+OUTCOMES = ("activated", "verified", "failed", "reverted")
 
 WISHES = ("new", "current", "previous")
 

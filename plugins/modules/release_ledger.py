@@ -35,10 +35,10 @@ options:
     type: str
   outcome:
     description: >-
-      C(activated), it serves from now on; C(failed), it never served; C(reverted), it served and the former one serves
-      again.
+      C(activated), it serves from now on; C(verified), it was found good while it served; C(failed), it never served;
+      C(reverted), it served and the former one serves again.
     type: str
-    choices: [activated, failed, reverted]
+    choices: [activated, verified, failed, reverted]
   reason:
     description: Why, in the operator's words or the error's.
     type: str

@@ -42,6 +42,7 @@ def history_of(*events: str) -> History:
         (("a", "a"), "a", None),
         (("a", "b"), "b", "a"),
         (("a", "b failed"), "a", None),
+        (("a", "a verified", "b", "b verified"), "b", "a"),
         (("a", "b", "b reverted"), "a", None),
         (("a", "b", "c", "c reverted"), "b", "a"),
         (("a", "b", "a"), "a", "b"),
