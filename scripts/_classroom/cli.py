@@ -23,7 +23,8 @@ DESCRIPTION = """\
 Drives a deployed Scratch4School through its front door as a class does, keeps a ledger of every save that was
 acknowledged, reads all of it back at the end, and says whether anything was lost, torn, doubled or orphaned.
 
-Ctrl-C or SIGTERM ends the load early; what was saved is still read back and reported. A second one ends at once."""
+Ctrl-C or SIGTERM ends the load early; what was saved is still read back and reported. A second one ends at once.
+SIGUSR1 has everything that was saved so far read back while the load goes on; --pulse tells how that went."""
 
 EPILOG = """\
 exit status: 0 every promise was kept; 1 one was broken; 2 the command line is wrong;
@@ -77,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     then = options.add_argument_group("what comes of it")
     then.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     then.add_argument("--ledger", type=Path, metavar="FILE", help="write a JSON line per acknowledged save")
+    then.add_argument("--pulse", type=Path, metavar="FILE", help="write a JSON line a second: how the load stands")
     then.add_argument("--allow-failures", action="store_true", help="failed requests alone do not break a promise")
     then.add_argument("--keep", action="store_true", help="leave the projects of the run; else they are deleted")
     return options
@@ -93,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         stack = target.choose(options.inventory, options.host, options.url, options.ca)
         refuse_school(stack, options.i_know)
         accounts = target.accounts(options.accounts, stack.is_lab, options.users)
-        refuse_unwritable(options.json, options.ledger)
+        refuse_unwritable(options.json, options.ledger, options.pulse)
     except target.TargetError as error:
         return fail(error, USAGE)
     try:
@@ -104,7 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
         return fail("stopped before anything was saved.", INTERRUPTED)
     with contextlib.ExitStack() as stacked:
         journal = stacked.enter_context(options.ledger.open("w")) if options.ledger else None
-        return hold(options, stack, sessions, journal)
+        pulse = stacked.enter_context(options.pulse.open("w")) if options.pulse else None
+        return hold(options, stack, sessions, journal, pulse)
 
 
 def refuse_school(stack: target.Target, i_know: bool) -> None:
@@ -123,7 +126,13 @@ def refuse_unwritable(*files: Path | None) -> None:
             raise target.TargetError(f"{file} cannot be written; name a file in a folder that is there.")
 
 
-def hold(options: argparse.Namespace, stack: target.Target, sessions: dict[str, str], journal: TextIO | None) -> int:
+def hold(
+    options: argparse.Namespace,
+    stack: target.Target,
+    sessions: dict[str, str],
+    journal: TextIO | None,
+    pulse: TextIO | None,
+) -> int:
     """Hold the lesson and report it."""
     # These need the HTTP client, which --help does without.
     from . import report
@@ -142,9 +151,19 @@ def hold(options: argparse.Namespace, stack: target.Target, sessions: dict[str, 
         keep=options.keep,
     )
 
+    failures_told = 0
+
+    def tell(outcome: report.Outcome) -> None:
+        nonlocal failures_told
+        if pulse is not None:
+            pulse.write(json.dumps(report.as_pulse(outcome, failures_told)) + "\n")
+            pulse.flush()
+            failures_told = len(outcome.load.failures)
+
     async def run() -> report.Outcome:
-        lesson = Lesson(plan, sessions, say, journal)
+        lesson = Lesson(plan, sessions, say, journal, tell)
         stop_on_signal(lesson.stop)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lesson.check)
         return await lesson.hold()
 
     try:

@@ -25,6 +25,7 @@ from .records import Records
 T = TypeVar("T")
 
 PROGRESS_SECONDS = 5.0
+PULSE_SECONDS = 1.0
 # After the load every request under way may end; longer than that no proxy waits, and the rest is in doubt.
 SETTLE_SECONDS = 95.0
 PREPARE_TRIES = 3
@@ -56,7 +57,8 @@ class Outcome:
     """What came out: requests of the load and of the rest, the ledger, and what could not be read back.
 
     `phases` has the seconds of each phase by name, `began` the epoch's seconds. `in_time` are the requests that ended
-    while the load lasted, `cpu_seconds` what the driver itself took for them.
+    while the load lasted, `cpu_seconds` what the driver itself took for them. `checks` counts how often everything was
+    read back in between.
     """
 
     plan: Plan
@@ -69,6 +71,7 @@ class Outcome:
     in_time: int = 0
     cpu_seconds: float = 0.0
     unread: list[str] = field(default_factory=list)
+    checks: int = 0
     stopped: str | None = None
 
 
@@ -76,12 +79,20 @@ class Lesson:
     """One run against one stack. `sessions` maps each user to the id of a session that the application gave out."""
 
     def __init__(
-        self, plan: Plan, sessions: dict[str, str], say: Callable[[str], None], journal: TextIO | None = None
+        self,
+        plan: Plan,
+        sessions: dict[str, str],
+        say: Callable[[str], None],
+        journal: TextIO | None = None,
+        pulse: Callable[[Outcome], None] | None = None,
     ) -> None:
         self._plan = plan
         self._sessions = sessions
         self._say = say
         self._journal = journal
+        self._pulse = pulse
+        self._pupils: list[Pupil] = []
+        self._checks: list[asyncio.Task[None]] = []
         self._outcome = Outcome(plan, len(sessions), Ledger(journal))
         # The run's word differs each time: titles and contents of yesterday's run must not pass for today's.
         run = secrets.token_hex(3)
@@ -94,13 +105,17 @@ class Lesson:
             self._outcome.stopped = why
             self._classroom.stop.set()
 
+    def check(self) -> None:
+        """Have everything that was acknowledged so far read back while the load goes on; the outcome counts it."""
+        self._checks.append(asyncio.get_running_loop().create_task(self._check()))
+
     async def hold(self) -> Outcome:
         """Hold the whole lesson.
 
         :raises LessonFailed: when somebody could not save a first project; a class that lacks users is another load.
         """
         async with connect(self._plan.url, self._plan.ca) as http:
-            pupils = [
+            self._pupils = pupils = [
                 Pupil(
                     name, self._browser(http, session), self._classroom, self._chance_of(name), careful=number % 2 == 0
                 )
@@ -158,18 +173,29 @@ class Lesson:
     async def _load(self, writers: list[Callable[[], Awaitable[None]]]) -> list[asyncio.Task[None]]:
         cpu, started = time.process_time(), time.monotonic()
         tasks = [asyncio.create_task(attend()) for attend in writers]
+        said = started
         while not self._classroom.stop.is_set():
-            await self._classroom.pause(min(PROGRESS_SECONDS, self._plan.seconds - (time.monotonic() - started)))
+            await self._classroom.pause(min(PULSE_SECONDS, self._plan.seconds - (time.monotonic() - started)))
             elapsed = time.monotonic() - started
-            self._say(self._progress_line(elapsed))
-            if self._journal is not None:
-                self._journal.flush()
             # A task that is done before its time broke down; what it raised is raised again when the load has settled.
             if elapsed >= self._plan.seconds or any(task.done() for task in tasks):
                 self._classroom.stop.set()
+            if self._pulse is not None:
+                self._pulse(self._outcome)
+            if self._classroom.stop.is_set() or time.monotonic() - said >= PROGRESS_SECONDS:
+                said = time.monotonic()
+                self._say(self._progress_line(elapsed))
+                if self._journal is not None:
+                    self._journal.flush()
         self._outcome.cpu_seconds = time.process_time() - cpu
         self._outcome.in_time = self._outcome.load.requests
         return tasks
+
+    async def _check(self) -> None:
+        reader = ReadBack(self._outcome.ledger, self._pupils, lambda _done, _of: None)
+        await reader.contents()
+        self._outcome.unread += reader.unread
+        self._outcome.checks += 1
 
     async def _devices(self, pupils: list[Pupil]) -> list[Callable[[], Awaitable[None]]]:
         """The devices on the two projects that several write to: the first user's and the second's, or both of one."""
@@ -193,6 +219,7 @@ class Lesson:
     async def _settle(self, under_way: list[asyncio.Task[None]]) -> None:
         self._say("settle: the requests under way may end")
         _, late = await asyncio.wait(under_way, timeout=SETTLE_SECONDS)
+        await asyncio.gather(*self._checks)
         for task in late:
             task.cancel()
         for result in await asyncio.gather(*under_way, return_exceptions=True):
@@ -213,7 +240,7 @@ class Lesson:
         with self._phase("read back"):
             self._say(f"read back: {len(self._outcome.ledger.projects):,} projects were made, every one is read")
             await reader.everything()
-        self._outcome.unread = reader.unread
+        self._outcome.unread += reader.unread
         # What broke a promise is left for whoever looks into it.
         if not (self._plan.keep or self._outcome.ledger.breaches or reader.unread):
             with self._phase("clear away"):

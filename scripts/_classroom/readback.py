@@ -43,6 +43,18 @@ class ReadBack:
         rest += [(f"asset {md5}", self._bound(self._asset, anybody, md5)) for md5 in self._ledger.assets]
         await self._all(rest)
 
+    async def contents(self) -> None:
+        """Every project's content and every asset, while their owners go on.
+
+        The lists are for the end: only when nobody creates or deletes do they have to agree with the ledger.
+        """
+        projects = [project for name in self._pupils for project in self._ledger.alive(name)]
+        anybody = next(iter(self._pupils.values())).browser
+        work: list[tuple[str, Callable[[], Awaitable[object]]]] = []
+        work += [(str(project), self._bound(self._content, project)) for project in projects]
+        work += [(f"asset {md5}", self._bound(self._asset, anybody, md5)) for md5 in self._ledger.assets]
+        await self._all(work)
+
     async def clear_away(self) -> int:
         """Delete the projects of this run; how many could not be."""
         left = 0
@@ -93,6 +105,14 @@ class ReadBack:
         if project.contended:
             self._ledger.read_increments(project, counts(answer.body))
             await self._revisions(browser, project, path)
+
+    async def _content(self, project: Project) -> None:
+        browser, floor = self._pupils[project.owner].browser, project.newest
+        answer = await browser.ask("download", "GET", f"/api/projects/{project.id}/download", expected=NOT_THERE)
+        if answer.status == 404:
+            # Its owner may be deleting it at this moment, and the ledger knows.
+            return self._ledger.missing(project)
+        self._ledger.read(project, floor, answer.version, hashlib.sha256(answer.body).hexdigest(), answer.body)
 
     async def _revisions(self, browser: Browser, project: Project, path: str) -> None:
         answer = await browser.ask("revisions", "GET", f"{path}/revisions")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +53,22 @@ def as_json(outcome: Outcome, allow_failures: bool) -> dict[str, Any]:
         "failed_by_kind": dict(load.failed_by_kind.most_common()),
         "failures": load.failures_as_json(),
         "failures_around": outcome.around.failures_as_json(),
+    }
+
+
+def as_pulse(outcome: Outcome, failures_known: int) -> dict[str, Any]:
+    """How it stands in the middle of the load; of the failures those that came after the first `failures_known`."""
+    load, ledger = outcome.load, outcome.ledger
+    return {
+        "at": time.time(),
+        "requests": load.requests,
+        "failed": load.failed,
+        "acknowledged_saves": ledger.acknowledged,
+        "promises": {promise.value: ledger.count(promise) for promise in Promise},
+        "breaches": [breach.sentence for breach in ledger.breaches],
+        "checks": outcome.checks,
+        "unread": outcome.unread,
+        "failures": load.failures_as_json()[failures_known:],
     }
 
 

@@ -62,6 +62,7 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pupil, "PAUSE_AFTER_FAILURE", 0.01)
     monkeypatch.setattr(readback, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(lesson, "PREPARE_PAUSE", 0.01)
+    monkeypatch.setattr(lesson, "PULSE_SECONDS", 0.05)
 
 
 def hold(fault: str, allow_failures: bool = False, **plan: Any) -> tuple[dict[str, Any], FakeSchool, list[str]]:
@@ -146,6 +147,30 @@ def test_whoever_stops_the_load_gets_everything_read_back() -> None:
     assert summary["stopped"] == "by SIGTERM"
     assert summary["phases_seconds"]["load"] < 60
     assert summary["promises"]["lost"] > 0
+
+
+@pytest.mark.parametrize(("fault", "kept"), [("", True), ("a save is acknowledged and not stored", False)])
+def test_everything_can_be_read_back_while_the_load_goes_on(fault: str, kept: bool) -> None:
+    """Pupils save and delete meanwhile, which passes for no loss; what was lost is known before the end."""
+    pulses: list[dict[str, Any]] = []
+
+    async def run() -> None:
+        async with FakeSchool(fault) as school:
+            plan = Plan(school.url, None, seconds=600, devices=2, large_share=0, large_megabytes=1)
+            sessions = {f"pupil{number}": f"pupil{number}" for number in range(4)}
+            begun = Lesson(plan, sessions, lambda line: None, None, lambda now: pulses.append(report.as_pulse(now, 0)))
+            asyncio.get_running_loop().call_later(0.5, begun.check)
+            holding = asyncio.create_task(begun.hold())
+            while not (pulses and pulses[-1]["checks"]):
+                await asyncio.sleep(0.05)
+            begun.stop("by the test")
+            await holding
+
+    asyncio.run(run())
+    assert [pulse["requests"] for pulse in pulses] == sorted(pulse["requests"] for pulse in pulses)
+    assert pulses[-1]["acknowledged_saves"] > 0
+    assert pulses[-1]["unread"] == []
+    assert any(pulses[-1]["promises"].values()) is not kept, pulses[-1]["breaches"]
 
 
 def test_the_journal_names_every_acknowledged_save(tmp_path: Path) -> None:
