@@ -62,7 +62,12 @@ SETTINGS: tuple[Setting, ...] = (
         1,
         65535,
     ),
-    Setting("unix_socket_dir", "text", "Empty: clients come over the network, and the file system is read-only.", ""),
+    Setting(
+        "unix_socket_dir",
+        "text",
+        "Clients come over the network; over a socket PgBouncer's own user reaches the console without a password.",
+        "",
+    ),
     Setting(
         "auth_type",
         "choice",
