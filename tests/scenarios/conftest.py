@@ -12,14 +12,18 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 from idp import log_in
+from tables import Tables
+
+if TYPE_CHECKING:
+    from lesson import Lesson
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
@@ -29,6 +33,7 @@ URL = "https://localhost:8443"
 CA = str(ROOT / ".lab" / "ca.crt")
 PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
 PROJECTS = Path(__file__).with_name("projects")
+TABLES = pytest.StashKey[Tables]()
 INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
 NEWEST_IMAGES = (
     "for name in base proxy app; do"
@@ -79,6 +84,8 @@ def start(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # All of its words fit, so that it does not wait for whoever waits for something else meanwhile.
+        pipesize=1 << 20,
         text=True,
         start_new_session=True,
     )
@@ -86,7 +93,11 @@ def start(
 
 def play(playbook: str, *arguments: str, **place: Any) -> Run:
     """Run one of the verbs to its end."""
-    process = start(playbook, *arguments, **place)
+    return finish(start(playbook, *arguments, **place))
+
+
+def finish(process: subprocess.Popen[str]) -> Run:
+    """Let a verb that was started come to its end."""
     output, _ = process.communicate()
     return Run(process.returncode, output)
 
@@ -132,6 +143,13 @@ def hand_over_images(host: str) -> None:
     assert saving.returncode == 0
 
 
+def serving_slot(place: Place) -> str:
+    """The name of the application's container that the proxy points at."""
+    return on_host(
+        "echo scratch4school-app-$(sudo readlink /var/lib/scratch4school/run/app/current)", place.name
+    ).strip()
+
+
 def serving(host: str = HOST) -> dict[str, str]:
     """Every container of ours on the host: its name and when it was started."""
     lines = on_host(
@@ -148,6 +166,42 @@ def status(url: str = URL) -> int:
         return requests.get(f"{url}/backend/api/status", verify=CA, timeout=10).status_code
     except requests.ConnectionError:
         return 0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the tables go beside the terminal."""
+    parser.addoption("--tables", type=Path, metavar="FILE", help="write what scenarios measured there too, as JSON")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lay the tables out, still empty."""
+    config.stash[TABLES] = Tables()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print what was measured, whether all passed or not."""
+    tables = config.stash[TABLES]
+    for title in tables.titles:
+        terminalreporter.section(title)
+        for line in tables.lines(title):
+            terminalreporter.write_line(line)
+    if path := config.getoption("--tables"):
+        tables.write(path)
+
+
+@pytest.fixture(scope="session")
+def tables(pytestconfig: pytest.Config) -> Tables:
+    """What is printed at the end of the run."""
+    return pytestconfig.stash[TABLES]
+
+
+@pytest.fixture
+def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
+    """Start a lesson on a host; one that a failed test left is stopped."""
+    from lesson import lessons  # Which needs this file.
+
+    with lessons(tmp_path) as begin:
+        yield begin
 
 
 @pytest.fixture(scope="session")

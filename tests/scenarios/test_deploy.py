@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import re
 import subprocess
 
 import pytest
-from conftest import HOST, ROOT, on_host, play, serving, start, status, wait_for
+from conftest import HOST, ROOT, Place, finish, on_host, play, serving, start, status, wait_for
+from faults import journal
 
 VERIFIED = "Results: 6 passed, 0 failed"
 
@@ -16,6 +16,14 @@ VERIFIED = "Results: 6 passed, 0 failed"
 def ledger() -> list[dict]:
     """The host's ledger of releases, oldest first."""
     return [json.loads(line) for line in on_host("sudo cat /var/lib/scratch4school/releases/ledger.jsonl").splitlines()]
+
+
+def assert_moved(before: dict[str, str], after: dict[str, str]) -> None:
+    """The application serves from the other slot; database, pooler and proxy were not touched."""
+    assert set(before) ^ set(after) == {"scratch4school-app-blue", "scratch4school-app-green"}
+    assert {name: after[name] for name in before if "-app-" not in name} == {
+        name: started for name, started in before.items() if "-app-" not in name
+    }
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -68,36 +76,31 @@ def test_restart_moves_to_the_other_slot(deployed: str) -> None:
     before = serving()
     run = play("restart.yml")
     assert run.status == 0, run.output[-4000:]
-    after = serving()
-    assert set(before) ^ set(after) == {"scratch4school-app-blue", "scratch4school-app-green"}
-    assert {name: after[name] for name in before if "-app-" not in name} == {
-        name: started for name, started in before.items() if "-app-" not in name
-    }
-    assert ledger()[-1]["verb"] == "current"
-    assert ledger()[-1]["outcome"] == "activated"
+    assert_moved(before, serving())
+    assert [(entry["verb"], entry["outcome"]) for entry in ledger()[-2:]] == [
+        ("restart", "activated"),
+        ("restart", "verified"),
+    ]
 
 
-def test_interrupted_swap_is_mended_by_the_next_run(deployed: str) -> None:
-    """A control node that dies between the proxy's switch and the old slot's stop leaves nothing that stays stuck."""
-    entries = len(ledger())
-    dying = start("restart.yml", "--extra-vars", "release_drain_seconds=300")
-    try:
-        wait_for(lambda: len(ledger()) > entries, seconds=120)
-    finally:
-        os.killpg(dying.pid, signal.SIGKILL)
-        dying.communicate()
-    assert {"scratch4school-app-blue", "scratch4school-app-green"} <= set(serving())
-    run = play("deploy.yml")
+def test_second_run_at_the_same_time_is_refused(deployed: str) -> None:
+    """With who holds the lock and since when; the first one does not notice."""
+    with journal(Place(HOST, deployed)) as lines:
+        first = start("restart.yml")
+        lines.wait_for("start", first)
+        second = play("deploy.yml")
+    assert second.status != 0
+    assert re.search(r"restart by \S+ since \S+ is changing this host now", second.sentence)
+    assert "unlock.yml" in second.sentence
+    assert second.recap()["changed"] == 0
+    run = finish(first)
     assert run.status == 0, run.output[-4000:]
-    assert "An earlier run was interrupted" in run.output
-    assert len([name for name in serving() if "-app-" in name]) == 1
-    assert status() == 200
 
 
 def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str) -> None:
     """The deploy fails, says why, and the pupils notice nothing."""
     before = serving()
-    run = play("deploy.yml", "--extra-vars", "app_oidc_issuer=nowhere", "--extra-vars", "app_ready_seconds=10")
+    run = play("deploy.yml", "--extra-vars", "app_oidc_issuer=nowhere", "--extra-vars", "release_ready_seconds=10")
     assert run.status != 0
     assert "SCRATCH4SCHOOL_OIDC_ISSUER" in run.output
     assert "serves on" in run.sentence
@@ -108,7 +111,7 @@ def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str
 
 def test_wish_for_an_unknown_release_is_refused(deployed: str) -> None:
     """What there is to choose from stands in the refusal."""
-    run = play("restart.yml", "--extra-vars", "release_wanted=0123456789ab")
+    run = play("rollback.yml", "--extra-vars", "release=0123456789ab")
     assert run.status != 0
     activated = [entry["release"] for entry in ledger() if entry["outcome"] == "activated"]
     assert f"{activated[-1]} (current)" in run.sentence
@@ -116,20 +119,23 @@ def test_wish_for_an_unknown_release_is_refused(deployed: str) -> None:
 
 
 def test_unit_is_the_handle_on_the_whole(deployed: str) -> None:
-    """`systemctl stop` stops everything, `start` and `restart` bring everything back."""
+    """`systemctl stop` stops everything, `start` brings everything back, `restart` replaces the application alone."""
     on_host("sudo systemctl stop scratch4school")
     assert serving() == {}
     assert status() != 200
     on_host("sudo systemctl start scratch4school")
+    before = serving()
+    assert len(before) == 4
     on_host("sudo systemctl restart scratch4school")
-    assert len(serving()) == 4
+    assert_moved(before, serving())
     run = play("verify.yml")
     assert run.status == 0, run.output[-4000:]
     assert run.recap(HOST)["changed"] == 0
 
 
 def test_reboot_brings_everything_back(deployed: str) -> None:
-    """After the host's restart the school is up without anybody's doing."""
+    """After the host's restart the school is up without anybody's doing, in the slot where it was."""
+    before = serving()
     subprocess.run(["docker", "restart", HOST], check=True, capture_output=True)
     wait_for(lambda: status() == 200, seconds=120)
-    assert len(serving()) == 4
+    assert set(serving()) == set(before)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import pytest
-from conftest import HOST, play
+from conftest import HOST, on_host, play
 
 # Extra variable -> a piece of the sentence that it is answered with.
 WRONG = {
@@ -28,6 +29,8 @@ WRONG = {
     "host_free_disk_mb=99999999": "are free for /var/lib/scratch4school",
     "host_memory_mb=99999999": "of memory",
     "ansible_host=127.0.0.1 ansible_port=1": "cannot be reached by SSH",
+    '{"change_windows": ["in the holidays"]}': "change_windows has “in the holidays”, which is no window",
+    "change_windows=always": "it must be a list",
 }
 
 
@@ -55,6 +58,42 @@ def test_certificate_for_another_host_is_refused(deployed: str) -> None:
     run = play("deploy.yml", "--extra-vars", "scratch4school_url=https://scratch.other-school.de")
     assert run.status != 0
     assert "and not for scratch.other-school.de" in run.sentence
+    assert run.recap()["changed"] == 0
+
+
+def test_change_outside_of_its_windows_is_refused_unless_forced(deployed: str) -> None:
+    """No lesson is disturbed by somebody who did not look at the clock; who did may say so."""
+    day = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"][(int(on_host("date +%u")) + 2) % 7]
+    windows = ("--extra-vars", f'{{"change_windows": ["{day} 00:00-24:00"]}}')
+    run = play("deploy.yml", *windows)
+    assert run.status != 0
+    assert (
+        f"change_windows allows changes only at {day} 00:00-24:00. Wait, or say -e change_forced=true." in run.sentence
+    )
+    assert run.recap()["changed"] == 0
+    assert play("provision.yml", "--check", *windows, "--extra-vars", "change_forced=true").status == 0
+
+
+def test_silent_identity_provider_is_said_aloud(deployed: str) -> None:
+    """It may be back before the first lesson, so it refuses nothing."""
+    run = play("provision.yml", "--check", "--extra-vars", "app_oidc_token_url=https://127.0.0.1:1/token")
+    assert run.status == 0
+    assert f"{HOST} does not reach https://127.0.0.1:1/token" in run.sentence
+
+
+def test_half_finished_change_to_another_release_is_refused(deployed: str) -> None:
+    """Two releases half on a host are nobody's wish; the sentence offers the ways out."""
+    line = '{"run": "by-hand", "verb": "deploy", "phase": "%s", "release": "0123456789ab", "by": "a@b", "at": "now"%s}'
+    journal = "/var/lib/scratch4school/change/journal.jsonl"
+    begun, ended = line % ("begin", ""), line % ("end", ', "outcome": "failed"')
+    on_host(f"echo {quote(begun)} | sudo tee -a {journal}")
+    try:
+        run = play("deploy.yml")
+    finally:
+        on_host(f"echo {quote(ended)} | sudo tee -a {journal}")
+    assert run.status != 0
+    assert "An earlier deploy of release 0123456789ab by a@b" in run.sentence
+    assert "-e release_abandon=true" in run.sentence
     assert run.recap()["changed"] == 0
 
 

@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-from conftest import CA, LAB, PROJECTS, ROOT, Place, on_host, status, wait_for
+from conftest import CA, LAB, PROJECTS, Place, on_host, serving_slot, status, wait_for
+from lesson import Lesson
 
 ROUNDS = 20
 # Docker waits ever longer before it restarts a container that died within ten seconds of its start.
 ROUND_SECONDS = 12
 MEGABYTES = 15
 TABLETS = 40
-
-
-class Lesson:
-    """`scripts/classroom` in the background, and its report at the end."""
-
-    def __init__(self, place: Place, folder: Path, *arguments: str) -> None:
-        self._report, self._said = folder / f"{place.name}.json", folder / f"{place.name}.log"
-        command = [ROOT / "scripts" / "classroom", "--host", place.name, "--json", self._report, *arguments]
-        with self._said.open("w") as log:
-            self._process = subprocess.Popen([*map(str, command)], stdout=log, stderr=subprocess.STDOUT)
-
-    def wait_for_load(self) -> None:
-        """Until everybody is logged in and saving."""
-        wait_for(lambda: ": load " in self.said or self._process.poll() is not None, seconds=180)
-        assert self._process.poll() is None, self.said
-
-    def end(self) -> dict[str, Any]:
-        """Stop the load, let it read everything back, and return the report; a broken promise fails here."""
-        self._process.terminate()
-        assert self._process.wait(timeout=300) == 0, self.said
-        report: dict[str, Any] = json.loads(self._report.read_text())
-        return report
-
-    @property
-    def said(self) -> str:
-        return self._said.read_text()
-
-
-@pytest.fixture
-def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
-    """Start a lesson on a host; one that a failed test left is stopped."""
-    with ExitStack() as stopping:
-
-        def begin(place: Place, *arguments: str) -> Lesson:
-            begun = Lesson(place, tmp_path, *arguments)
-            stopping.callback(begun._process.kill)
-            begun.wait_for_load()
-            return begun
-
-        yield begin
-
-
-def serving_slot(place: Place) -> str:
-    """The name of the application's container that serves."""
-    return on_host("sudo docker ps --format '{{.Names}}' --filter name=scratch4school-app-", place.name).split()[0]
 
 
 def inside_application(place: Place, code: str) -> str:

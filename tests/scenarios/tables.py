@@ -1,0 +1,48 @@
+"""Tables that scenarios fill while they run, printed at the end of the whole run and written as JSON if asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+
+class Tables:
+    """Rows by the title of their table; a row is a dictionary of columns, the same for all rows of a table."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[dict[str, object]]] = {}
+
+    def add(self, title: str, row: dict[str, object]) -> None:
+        """Add a row, which may still be filled later. What has no value is None; `_` in a column's name is a space."""
+        self._rows.setdefault(title, []).append(row)
+
+    @property
+    def titles(self) -> list[str]:
+        """The tables that have rows."""
+        return list(self._rows)
+
+    def lines(self, title: str) -> list[str]:
+        """The table as a person reads it: as wide as its widest value, numbers to the right."""
+        rows = self._rows[title]
+        names = list(rows[0])
+        cells = [[_say(row[name]) for name in names] for row in rows]
+        heads = [name.replace("_", " ") for name in names]
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        right = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
+        return [
+            "  ".join(
+                cell.rjust(width) if to_right else cell.ljust(width)
+                for cell, width, to_right in zip(line, widths, right, strict=True)
+            ).rstrip()
+            for line in [heads, *cells]
+        ]
+
+    def write(self, path: Path) -> None:
+        """Write all tables as one JSON object."""
+        path.write_text(json.dumps(self._rows, indent=1) + "\n")
+
+
+def _say(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
