@@ -37,6 +37,15 @@ def choose_release(
         raise AnsibleFilterError(str(problem)) from problem
 
 
+def wish_refusal(entries: Iterable[Mapping[str, object]], wanted: str, kept: Iterable[str]) -> str:
+    """`ledger_entries | wish_refusal('previous', ids)` → why it cannot be granted, as a sentence, or ''."""
+    try:
+        choose(recount(entries), wanted, kept=kept)
+    except ReleaseError as problem:
+        return str(problem)
+    return ""
+
+
 def release_history(text: str) -> dict[str, object]:
     """`ledger_text | release_history` → current, previous and all releases by a ledger's text."""
     history = parse(text)
@@ -48,4 +57,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""
-        return {"release_id": release_id, "choose_release": choose_release, "release_history": release_history}
+        return {
+            "release_id": release_id,
+            "choose_release": choose_release,
+            "release_history": release_history,
+            "wish_refusal": wish_refusal,
+        }

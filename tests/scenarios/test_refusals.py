@@ -28,6 +28,8 @@ WRONG = {
     "proxy_https_port=22": "is held by sshd",
     "host_free_disk_mb=99999999": "are free for /var/lib/scratch4school",
     "host_memory_mb=99999999": "of memory",
+    "release_keep=many": "release_keep",
+    "release_confirm_seconds=30": "go back before anybody could confirm",
     "ansible_host=127.0.0.1 ansible_port=1": "cannot be reached by SSH",
     '{"change_windows": ["in the holidays"]}': "change_windows has “in the holidays”, which is no window",
     "change_windows=always": "it must be a list",

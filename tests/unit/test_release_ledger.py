@@ -157,6 +157,8 @@ def test_the_filter_takes_a_ledger_or_its_entries(filters: dict[str, Callable[..
     assert filters["choose_release"](history.entries, "new", new="c") == "c"
     with pytest.raises(AnsibleFilterError, match="there are b"):
         filters["choose_release"](answer, "z")
+    assert "“z”" in filters["wish_refusal"](history.entries, "z", ["a", "b"])
+    assert filters["wish_refusal"](history.entries, "previous", ["a", "b"]) == ""
 
 
 def test_the_module_appends_and_reads(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
