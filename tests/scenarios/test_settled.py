@@ -13,6 +13,10 @@ PSQL = (
 # Role -> what somebody does by hand on the server, and a command that succeeds when it is as it was.
 DRIFT = {
     "host": ("sudo chmod 0777 /etc/scratch4school", "test $(stat -c %a /etc/scratch4school) = 755"),
+    "journal": (
+        "sudo chmod 0777 /var/lib/scratch4school/change",
+        "test $(sudo stat -c %a /var/lib/scratch4school/change) = 750",
+    ),
     "docker": ("sudo chmod 0644 /etc/docker/daemon.json", "test $(sudo stat -c %a /etc/docker/daemon.json) = 600"),
     "database": (
         f"{PSQL} -c 'DROP OWNED BY scratch4school_backup' -c 'DROP ROLE scratch4school_backup'",
