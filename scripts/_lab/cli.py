@@ -61,11 +61,19 @@ def choose_hosts(
     return hosts, traits
 
 
-def refuse_foreign_lab(existing: dict[str, dict]) -> None:
-    """LabError where another checkout's lab occupies the names and ports; its keys are not ours."""
-    for description in existing.values():
-        if description["checkout"] != str(plan.ROOT):
-            raise LabError(f"The lab of {description['checkout']} runs on this machine; run `scripts/lab down` first.")
+def clear_foreign_lab(existing: dict[str, dict]) -> dict[str, dict]:
+    """What exists once another checkout's lab is out of the way, which occupies the names and ports; its keys are not
+    ours. One none of whose members runs was left behind by an engine that died, and is removed; LabError when it runs.
+    """
+    foreign = {name: each for name, each in existing.items() if each["checkout"] != str(plan.ROOT)}
+    if not foreign:
+        return existing
+    checkout = next(iter(foreign.values()))["checkout"]
+    if any(each["state"] == "running" for each in foreign.values()):
+        raise LabError(f"The lab of {checkout} runs on this machine; run `scripts/lab down` first.")
+    with phase("remains of another lab") as step:
+        step.note = f"{containers.remove_all()} containers of {checkout} removed; none of them ran"
+    return {}
 
 
 def refuse_taken_ports(newcomers: dict[str, int]) -> None:
@@ -125,8 +133,7 @@ def bring_up_idp(state: str | None) -> None:
 def up(wanted: int | None, wishes: dict[str, str | None]) -> None:
     """Bring the lab up, or what is missing of it."""
     ensure_engine()
-    existing = containers.describe_all()
-    refuse_foreign_lab(existing)
+    existing = clear_foreign_lab(containers.describe_all())
     hosts, traits = choose_hosts(wanted, wishes, existing)
     ports = {host.name: host.https_port for host in hosts} | {plan.IDP_NAME: plan.IDP_PORT}
     refuse_taken_ports({name: port for name, port in ports.items() if name not in existing})

@@ -92,10 +92,28 @@ def test_fewer_hosts_than_there_are_is_refused() -> None:
         chosen(1, existing(_1="trixie", _2="trixie"))
 
 
-def test_the_lab_of_another_checkout_is_left_alone() -> None:
+def test_the_lab_of_another_checkout_is_left_alone_while_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.containers, "remove_all", lambda: pytest.fail("A lab that runs was removed."))
+    hosts = {
+        "scratch4school-lab-1": {"checkout": "/elsewhere", "state": "exited"},
+        "scratch4school-lab-2": {"checkout": "/elsewhere", "state": "running"},
+    }
     with pytest.raises(LabError, match="The lab of /elsewhere runs on this machine"):
-        cli.refuse_foreign_lab({"scratch4school-lab-1": {"checkout": "/elsewhere"}})
-    cli.refuse_foreign_lab(existing(_1="trixie"))
+        cli.clear_foreign_lab(hosts)
+    ours = existing(_1="trixie")
+    assert cli.clear_foreign_lab(ours) == ours
+
+
+def test_what_a_dead_engine_left_of_another_checkouts_lab_is_removed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Otherwise one session that was cut off would keep every later clone from its tests."""
+    removed = []
+    monkeypatch.setattr(plan, "LOG", tmp_path / "lab.log")
+    monkeypatch.setattr(cli.containers, "remove_all", lambda: removed.append(True) or 3)
+    assert cli.clear_foreign_lab({"scratch4school-lab-1": {"checkout": "/elsewhere", "state": "exited"}}) == {}
+    assert removed == [True]
+    assert "3 containers of /elsewhere removed" in capsys.readouterr().out
 
 
 def test_a_taken_port_is_refused_by_its_number() -> None:
