@@ -344,7 +344,9 @@ def _append(folder: Path, entry: Mapping[str, Any]) -> None:
         size = os.fstat(descriptor).st_size
         if size and os.pread(descriptor, 1, size - 1) != b"\n":
             line = "\n" + line
-        os.write(descriptor, line.encode())
+        data = line.encode()
+        if os.write(descriptor, data) != len(data):
+            raise OSError(f"only a part of the line fitted into {folder / JOURNAL}; is the disk full?")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

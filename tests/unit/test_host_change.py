@@ -137,6 +137,21 @@ def test_torn_files_are_nobodys(folder: Path) -> None:
     assert [run.run for run in host_change.runs(host_change.read_journal(folder))] == ["r1", "r2"]
 
 
+def test_a_phase_that_does_not_fit_on_the_disk_is_not_passed_over(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write to a disk that fills up may take a part and succeed; the run must not go on without its journal."""
+    host_change.begin(folder, run="r1", verb="deploy", owner=host_change.whoami())
+    write = os.write
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:10]))
+        with pytest.raises(OSError, match="is the disk full"):
+            host_change.phase(folder, run="r1", name="migrate")
+    # With space again it goes on, on a line of its own.
+    host_change.phase(folder, run="r1", name="activate")
+    assert host_change.runs(host_change.read_journal(folder))[0].phases == ["begin", "activate"]
+
+
 def test_two_processes_cannot_both_take_it(folder: Path) -> None:
     """Of many that begin at the same moment one gets it."""
     code = (
