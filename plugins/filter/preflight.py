@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+if TYPE_CHECKING:
+    from cryptography import x509
 
 # Ansible hands its module_utils setting to modules only; a filter finds the same folder by its own place.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
@@ -21,6 +22,10 @@ def certificate_problem(certificate: str, key: str, hostname: str, days: int) ->
 
     Both are paths on the control node; `days` must be left of the certificate's time.
     """
+    # Here, because Ansible imports every filter anew in every task, and this takes as long as a task.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
     files = {}
     for setting, path in (("proxy_tls_certificate", certificate), ("proxy_tls_key", key)):
         try:
@@ -53,6 +58,8 @@ def certificate_problem(certificate: str, key: str, hostname: str, days: int) ->
 
 def _names(certificate: x509.Certificate) -> list[str]:
     """Every name and address that the certificate is for."""
+    from cryptography import x509
+
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

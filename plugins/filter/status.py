@@ -6,11 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 
 from ansible.errors import AnsibleFilterError
-from cryptography import x509
 
 
 def certificate_days(pem: str) -> int:
     """`tls_crt | certificate_days` → whole days until the first certificate of the file ends; negative when past."""
+    from cryptography import x509  # Here, because Ansible imports every filter anew in every task.
+
     try:
         end = x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc
     except ValueError as problem:
