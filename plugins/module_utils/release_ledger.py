@@ -91,6 +91,26 @@ def read(path: str | os.PathLike[str]) -> History:
         return History(entries=[])
 
 
+def read_descriptions(folder: str | os.PathLike[str]) -> dict[str, dict[str, object]]:
+    """Read what the releases that can still be started say of themselves, by their ids.
+
+    A description is a file `<id>.json` beside the ledger; one that is not whole is no release that could be started.
+    """
+    descriptions = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        release, kind = os.path.splitext(name)
+        if kind != ".json":
+            continue
+        try:
+            with open(os.path.join(folder, name), encoding="utf-8") as file:
+                description = json.load(file)
+        except (OSError, ValueError):
+            continue
+        if isinstance(description, dict) and description.get("id") == release:
+            descriptions[release] = description
+    return descriptions
+
+
 def make_entry(**fields: object) -> dict[str, object]:
     """Stamp the fields of an entry with the time, UTC to the second; fields that are None are left out.
 

@@ -3,8 +3,17 @@
 
 from __future__ import annotations
 
+import os
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.release_ledger import OUTCOMES, ReleaseError, append, make_entry, read
+from ansible.module_utils.release_ledger import (
+    OUTCOMES,
+    ReleaseError,
+    append,
+    make_entry,
+    read,
+    read_descriptions,
+)
 
 DOCUMENTATION = r"""
 module: release_ledger
@@ -79,6 +88,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+descriptions:
+  description: What the releases that can still be started say of themselves, by their ids; read from beside the ledger.
+  returned: success
+  type: dict
 entries:
   description: All entries, oldest first, with the one just added.
   returned: success
@@ -134,6 +147,7 @@ def main() -> None:
                 append(path, entry)
             answer = {"changed": True, "entry": entry}
         history = read(path)
+        descriptions = read_descriptions(os.path.dirname(path))
     except (ReleaseError, OSError) as problem:
         module.fail_json(msg=f"The ledger of releases: {problem}")
     if history.damaged:
@@ -145,6 +159,7 @@ def main() -> None:
         previous=history.previous,
         releases=history.releases,
         damaged=history.damaged,
+        descriptions=descriptions,
         **answer,
     )
 
