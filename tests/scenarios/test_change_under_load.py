@@ -28,6 +28,14 @@ CHANGES = {
     "restart.yml -e component=pgbouncer": lambda host, copy: play_on(host, "restart.yml", "component=pgbouncer"),
     "restart.yml -e component=proxy": lambda host, copy: play_on(host, "restart.yml", "component=proxy"),
 }
+# These are what the others are made of, and are tried with all other scenarios; the rest with `scripts/test long`.
+FIRST = (
+    "deploy.yml",
+    "systemctl restart",
+    "rollback.yml",
+    "rollback.yml, back again",
+    "restart.yml -e component=postgres",
+)
 # After these another release serves than before.
 NEW_RELEASE = {"deploy.yml", "rollback.yml", "rollback.yml, back again"}
 
@@ -57,7 +65,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("variants"), good)
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change", [change if change in FIRST else pytest.param(change, marks=pytest.mark.long) for change in CHANGES]
+)
 def test_change_fails_nobody(change: str, school: Lesson, checkout: Path, tables: Tables) -> None:
     """Whatever is done, everybody is answered."""
     former, began = serving_release(school.place), time.time()

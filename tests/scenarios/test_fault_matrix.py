@@ -1,7 +1,8 @@
 """Whatever goes wrong in the middle of a change: a release serves, no save is lost, and to run it again mends it.
 
 One lesson goes on all the time; after each fault everything that it has saved is read back. The table at the end of the
-run is the matrix.
+run is the matrix. A row of each kind is run with all other scenarios; those marked `long` are its neighbours, and
+make the matrix whole (`scripts/test long`).
 """
 
 from __future__ import annotations
@@ -190,6 +191,7 @@ def test_image_that_does_not_start(bench: Bench, checkouts: Checkouts) -> None:
         assert "serves on" in run.sentence
 
 
+@pytest.mark.long
 def test_release_that_is_never_ready(bench: Bench, checkouts: Checkouts) -> None:
     """The deploy fails with what the release says of itself."""
     with bench.fault("never ready", again=[]):
@@ -213,6 +215,7 @@ def test_release_that_fails_verification(bench: Bench, checkouts: Checkouts) -> 
     assert fault.flip_back <= 2
 
 
+@pytest.mark.long
 def test_migration_that_breaks_half_way(bench: Bench, checkouts: Checkouts) -> None:
     """Nothing of it stays, and the running release serves on."""
     with bench.fault("migration breaks half-way", again=[]):
@@ -230,7 +233,13 @@ def test_migration_that_gets_no_lock(bench: Bench, checkouts: Checkouts) -> None
 
 
 @pytest.mark.parametrize(
-    "phases", [("begin", "activate", "start"), ("switch", "verify"), ("drain", "stop", "spare")], ids="-".join
+    "phases",
+    [
+        pytest.param(("begin", "activate", "start"), marks=pytest.mark.long),
+        ("switch", "verify"),
+        pytest.param(("drain", "stop", "spare"), marks=pytest.mark.long),
+    ],
+    ids="-".join,
 )
 def test_controller_is_killed(bench: Bench, phases: tuple[str, ...]) -> None:
     """SIGKILL to all of the control node; the same verb is typed again at once, and killed where it comes to next."""
@@ -244,6 +253,7 @@ def test_controller_is_killed(bench: Bench, phases: tuple[str, ...]) -> None:
     assert "was taken over" in fault.second.sentence
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("phase", "variant"), [("migrate", breaks_migration), ("back", fails_verification)])
 def test_controller_is_killed_with_a_release_that_cannot_stay(
     bench: Bench, checkouts: Checkouts, phase: str, variant: Callable[[Path], None]
@@ -256,7 +266,9 @@ def test_controller_is_killed_with_a_release_that_cannot_stay(
         kill_controller(process)
 
 
-@pytest.mark.parametrize("phase", ["activate", "start", "switch"])
+@pytest.mark.parametrize(
+    "phase", [*(pytest.param(name, marks=pytest.mark.long) for name in ("activate", "start")), "switch"]
+)
 def test_power_is_cut(bench: Bench, phase: str) -> None:
     """The host boots and serves by itself, and goes on from where it was."""
     bench.another_release()
@@ -280,6 +292,7 @@ def test_disk_is_full_during_build(bench: Bench, checkouts: Checkouts) -> None:
         assert "No space left on device" in run.output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("component", ["pgbouncer", "postgres"])
 def test_database_is_away(bench: Bench, component: str) -> None:
     """Nobody can save meanwhile; the second run starts what was stopped by hand."""
@@ -294,6 +307,7 @@ def test_database_is_away(bench: Bench, component: str) -> None:
         assert "serves on" in run.sentence
 
 
+@pytest.mark.long
 def test_network_is_cut_in_the_middle_of_the_activation(bench: Bench) -> None:
     """The host goes on by itself; the controller gives up, and is started again when the network is back."""
     bench.another_release()
