@@ -19,6 +19,7 @@ from ansible.module_utils.release_ledger import (
     make_entry,
     parse,
     read,
+    read_descriptions,
     recount,
     release_id,
 )
@@ -201,3 +202,16 @@ def test_the_module_says_when_it_cannot_write(tmp_path: Path, run_module: Callab
 def test_empty_lines_are_nothing() -> None:
     """They carry no information and are no damage."""
     assert parse("\n\n") == History(entries=[])
+
+
+def test_descriptions_of_what_can_be_started(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """Only whole ones that are about the release they are named after; no ledger and no folder are no problem."""
+    (tmp_path / "a.json").write_text('{"id": "a", "image": "1"}')
+    (tmp_path / "b.json").write_text('{"id": "b", "ima')
+    (tmp_path / "c.json").write_text('{"id": "a"}')
+    (tmp_path / "d.txt").write_text('{"id": "d"}')
+    assert read_descriptions(tmp_path) == {"a": {"id": "a", "image": "1"}}
+    assert read_descriptions(tmp_path / "none") == {}
+    assert run_module("release_ledger", path=str(tmp_path / "ledger.jsonl"))["descriptions"] == {
+        "a": {"id": "a", "image": "1"}
+    }
