@@ -34,8 +34,8 @@ from variants import (
     breaks_migration,
     does_not_start,
     fails_verification,
-    good,
     make,
+    never_built,
     never_ready,
     slow_lock,
 )
@@ -280,7 +280,7 @@ def test_power_is_cut(bench: Bench, phase: str) -> None:
 
 def test_disk_is_full_during_build(bench: Bench, checkouts: Checkouts) -> None:
     """No image, no new release; with space again the same deploy goes through."""
-    folder = checkouts(good)
+    folder = checkouts(never_built)
     # Past the preflight, which would refuse it.
     with (
         bench.fault("disk full during build", again=[], folder=folder),

@@ -1,7 +1,7 @@
 """Other releases than this checkout's: copies of it with one small edit each, to be deployed to the lab's hosts.
 
-Each is a release that a school could be handed one day. Only `good` may ever serve to the end; none loses a save while
-it serves, so that a lesson can go on meanwhile.
+Each is a release that a school could be handed one day. Only the first two may ever serve to the end; none loses a save
+while it serves, so that a lesson can go on meanwhile.
 """
 
 from __future__ import annotations
@@ -41,6 +41,11 @@ def downgrade() -> None:
 def good(copy: Path) -> None:
     """Differs, and in nothing that anybody could notice."""
     _append(copy / APP / "clock.py", "# A rehearsal's release.\n")
+
+
+def never_built(copy: Path) -> None:
+    """As good, and no other scenario deploys it: its image is on no host yet."""
+    _append(copy / APP / "clock.py", "# Another rehearsal's release.\n")
 
 
 def does_not_start(copy: Path) -> None:
