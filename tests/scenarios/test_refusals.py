@@ -24,6 +24,7 @@ WRONG = {
     "images_base_source=internet": "it must be auto, registry or bootstrap",
     "pgbouncer_pool_size=100": "max_connections",
     "app_threads=200": "max_client_conn",
+    "app_sweep_grace_hours=0": "it must be a whole number of hours from 1 to 9999",
     "proxy_tls_certificate=/nowhere/school.crt": "there is no such file on this machine",
     "proxy_https_port=22": "is held by sshd",
     "host_free_disk_mb=99999999": "are free for /var/lib/scratch4school",
