@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Place, Run, finish, on_host, play, start, status
+from conftest import ROOT, Place, Run, finish, on_host, play, start, status, wait_for
 from faults import (
+    JOURNAL,
     cut_power,
     full_disk,
     held_lock,
@@ -251,6 +252,33 @@ def test_controller_is_killed(bench: Bench, phases: tuple[str, ...]) -> None:
             assert status(bench.place.url) == 200
     assert fault.second
     assert "was taken over" in fault.second.sentence
+
+
+@pytest.mark.long
+def test_nobody_is_left_to_confirm(bench: Bench) -> None:
+    """The controller dies inside the window and nobody comes: the host goes back by itself, and says so."""
+    bench.another_release()
+    confirm = ["--extra-vars", "release_confirm_seconds=70"]
+    with bench.fault("controller killed at verify, and nobody comes", again=[]) as fault:
+        with bench.under_way("verify", *confirm) as process:
+            kill_controller(process)
+        assert serving_release(bench.place) != fault.former
+        wait_for(lambda: serving_release(bench.place) == fault.former, seconds=120)
+        wait_for(lambda: "nobody confirmed" in on_host(f"sudo tail -n1 {JOURNAL}", bench.place.name), seconds=90)
+
+
+@pytest.mark.long
+def test_program_on_the_host_is_killed_in_a_pause(bench: Bench) -> None:
+    """Pupils wait between two transactions and whoever made them wait is dead: the pause ends by itself, none fails."""
+    restart = ["--extra-vars", "component=postgres"]
+    with bench.fault("killed in the middle of PAUSE", again=[]), journal(bench.place) as lines:
+        process = start("restart.yml", *restart, limit=f"{bench.place.name},localhost")
+        lines.wait_for("restart postgres", process)
+        on_host("sudo pkill --signal KILL --full '[s]lots component'", bench.place.name)
+        assert finish(process).status != 0
+        armed = "systemctl is-active scratch4school-resume.timer || true"
+        assert on_host(armed, bench.place.name).strip() == "active"
+        wait_for(lambda: on_host(armed, bench.place.name).strip() != "active", seconds=20)
 
 
 @pytest.mark.long
