@@ -149,7 +149,10 @@ SETTINGS: tuple[Setting, ...] = (
         3600,
     ),
     Setting(
-        "server_connect_timeout", "seconds", "PostgreSQL is one network hop away: it answers quickly or not at all.", 5
+        "server_connect_timeout",
+        "seconds",
+        "PostgreSQL is one network hop away at most: it answers quickly or not at all.",
+        5,
     ),
     Setting(
         "server_login_retry",

@@ -69,6 +69,22 @@ def test_passwords_are_kept_as_scram(sql: Any) -> None:
     assert answer.stdout.split() == []
 
 
+def test_only_the_administrator_needs_no_password(sql: Any) -> None:
+    """On either way everybody else proves who they are: being on the host, or in a container beside it, is no proof."""
+    answer = sql(
+        "SELECT DISTINCT type, user_name, auth_method FROM pg_hba_file_rules WHERE auth_method <> 'scram-sha-256'"
+    )
+    assert answer.stdout.split() == ["local|{postgres}|peer"]
+
+
+def test_pooler_does_not_come_over_the_network(sql: Any) -> None:
+    """All that serves pupils comes over the socket, where there is no address that could become another's."""
+    answer = sql(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scratch4school_app' AND client_addr IS NOT NULL"
+    )
+    assert answer.stdout.strip() == "0"
+
+
 def test_data_lies_on_the_hosts_disk(containers: Any, sql: Any) -> None:
     """The data folder is the one that is mounted from the host: a new image does not lose it."""
     folder = Path(sql("SHOW data_directory").stdout.strip())

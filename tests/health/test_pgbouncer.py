@@ -32,6 +32,30 @@ def test_wrong_password_is_refused(host: Any) -> None:
     assert "authentication failed" in answer.stderr
 
 
+def test_server_is_reached_over_its_socket(host: Any) -> None:
+    """The pooler knows a file and no address: whatever address PostgreSQL's container is given, it is found."""
+    answers = {
+        asked: _ask(host, "scratch4school_monitor", "pgbouncer", f"SHOW {asked}", "monitor_password")
+        for asked in ("DATABASES", "DNS_HOSTS")
+    }
+    assert {answer.rc for answer in answers.values()} == {0}, answers
+    hosts = dict(line.split("|")[:2] for line in answers["DATABASES"].stdout.splitlines())
+    assert hosts["scratch4school"].startswith("/")
+    assert answers["DNS_HOSTS"].stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("user", "sentence"),
+    [("scratch4school_app", "no password supplied"), ("postgres", "Peer authentication failed")],
+)
+def test_nobody_comes_through_the_socket_for_nothing(host: Any, user: str, sentence: str) -> None:
+    """Whoever breaks into the pooler's container stands before PostgreSQL's door, and needs a password there too."""
+    asking = "docker exec scratch4school-pgbouncer psql --no-password --host /run/postgresql --username %s --dbname %s"
+    answer = ask_container(host, f"{asking} --command 'SELECT 1'", user, "scratch4school")
+    assert answer.rc != 0
+    assert sentence in answer.stderr
+
+
 def test_pools_are_by_transaction(host: Any) -> None:
     """A pupil holds a server connection for a transaction, not for a session."""
     answer = _ask(host, "scratch4school_monitor", "pgbouncer", "SHOW CONFIG", "monitor_password")

@@ -17,6 +17,8 @@ from conftest import LAB, Place, Run, finish, on_host, serving_slot, status, wai
 
 JOURNAL = "/var/lib/scratch4school/change/journal.jsonl"
 CURRENT = "/var/lib/scratch4school/run/app/current"
+# The engine gives the lowest free address; a few below the wanted one may be free too.
+STRANGERS = 10
 
 
 class Journal:
@@ -121,6 +123,36 @@ def full_disk(place: Place, folder: str) -> Iterator[None]:
         yield
     finally:
         on_host(f"sudo umount {folder}", place.name)
+
+
+def address_of(place: Place, container: str) -> str:
+    """The address that the engine gave a container in its network; empty while it does not run."""
+    return _inspect(place, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+
+
+def _inspect(place: Place, template: str, container: str) -> str:
+    return on_host(f"sudo docker inspect --format '{template}' {container}", place.name).strip()
+
+
+@contextmanager
+def address_taken(place: Place, container: str) -> Iterator[str]:
+    """A container is stopped, and others join its network until one of them has its address; yields the address.
+
+    Afterwards they are gone, and the container runs.
+    """
+    former, strangers = address_of(place, container), list[str]()
+    network = _inspect(place, "{{.HostConfig.NetworkMode}}", container)
+    stranger = f"--network {network} --entrypoint sleep {_inspect(place, '{{.Config.Image}}', container)} 600"
+    on_host(f"sudo docker stop --time 5 {container}", place.name)
+    try:
+        while not strangers or address_of(place, strangers[-1]) != former:
+            assert len(strangers) < STRANGERS, f"none of {STRANGERS} containers was given {former}"
+            strangers += on_host(f"sudo docker run --detach --rm {stranger}", place.name).split()
+        yield former
+    finally:
+        on_host(f"sudo docker start {container}", place.name)
+        if strangers:
+            on_host(f"sudo docker rm --force {' '.join(strangers)}", place.name)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from conftest import CA, LAB, PROJECTS, Place, on_host, serving_slot, status, wait_for
+from faults import address_of, address_taken
 from lesson import Lesson
 
 ROUNDS = 20
@@ -129,6 +130,33 @@ def test_database_away_for_ten_seconds(
     assert {failure["status"] for failure in report["failures"]} == {503}
     # Whoever asked after the recovery was served: a request that waits for the database gives up after some seconds.
     assert max(failure["end"] for failure in report["failures"]) < started + 15
+
+
+def test_database_comes_back_at_another_address(
+    large: Place, lesson: Callable[..., Lesson], login: Callable[..., requests.Session]
+) -> None:
+    """Another container has got its address meanwhile: saves succeed again all the same, without anybody's doing."""
+    begun = lesson(large, "--users", "10", "--seconds", "300", "--think", "0.5", "--allow-failures")
+    pupil = login("pupil19", large.url)
+    content = (PROJECTS / "default.sb3").read_bytes()
+
+    def save(method: str, address: str) -> requests.Response:
+        return pupil.request(method, address, files={"project_file": ("project.sb3", content)}, timeout=30)
+
+    created = save("POST", f"{large.url}/backend/api/projects")
+    assert created.status_code == 200, created.text
+    address = f"{large.url}/backend/api/projects/{created.json()['id']}"
+    with address_taken(large, "scratch4school-postgres") as former:
+        on_host("sudo docker start scratch4school-postgres", large.name)
+        started = time.time()
+        assert address_of(large, "scratch4school-postgres") not in ("", former)
+        wait_for(lambda: save("PUT", address).status_code == 200, seconds=30)
+        time.sleep(5)
+        report = begun.end()
+    assert pupil.delete(address, timeout=30).status_code == 200
+    assert {failure["status"] for failure in report["failures"]} <= {503}
+    # As after any restart of it: whoever asked after the recovery was served.
+    assert max((failure["end"] for failure in report["failures"]), default=0) < started + 15
 
 
 def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable[..., requests.Session]) -> None:

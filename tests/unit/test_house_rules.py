@@ -230,6 +230,7 @@ def test_every_container_is_hardened_alike() -> None:
     stays, ends = made_by("_made.yml"), made_by("once.yml")
     alike = (
         "user",
+        "groups",
         "read_only",
         "cap_drop",
         "security_opts",

@@ -29,7 +29,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pgbouncer-config"
 INTENT = {
     "listen_port": 6432,
     "databases": {
-        "scratch4school": {"host": "scratch4school-postgres", "port": 5432},
+        "scratch4school": {"host": "/run/postgresql", "port": 5432},
         "archive": {"host": "127.0.0.1", "connect_query": "SELECT 'it''s'", "reserve_pool_size": 3},
     },
     "pool_mode": "transaction",
@@ -51,7 +51,7 @@ def parsed(text: str) -> configparser.ConfigParser:
 def test_the_intent_arrives() -> None:
     """What was said, what follows from it, and what PgBouncer is told by default."""
     ini = parsed(render_ini(INTENT))
-    assert ini["databases"]["scratch4school"] == "host=scratch4school-postgres port=5432"
+    assert ini["databases"]["scratch4school"] == "host=/run/postgresql port=5432"
     assert ini["databases"]["archive"] == "host=127.0.0.1 reserve_pool=3 connect_query='SELECT ''it''''s'''"
     assert ini["pgbouncer"]["auth_type"] == "scram-sha-256"
     assert ini["pgbouncer"]["stats_users"] == "another, scratch4school_monitor"
