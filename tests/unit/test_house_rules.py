@@ -125,6 +125,17 @@ def test_hosts_of_one_play_may_differ(path: Path) -> None:
     assert not re.search(r"tasks_from:\s*[\"']?\{\{", path.read_text())
 
 
+def test_the_pooler_is_replaced_before_the_database_and_after_it_may_come() -> None:
+    """A former pooler, by name, would lose a replaced PostgreSQL; a new one is refused by a former pg_hba.conf."""
+    calls = [call for play in plays(DEPLOY / "_provision.yml") for call in role_calls(play)]
+    steps = [(call["name"], call.get("tasks_from", "main")) for call in calls]
+    assert [step for step in steps if step[0] in ("database", "pgbouncer")] == [
+        ("database", "settings"),
+        ("pgbouncer", "main"),
+        ("database", "main"),
+    ]
+
+
 def test_there_is_one_way_to_start_the_app() -> None:
     """Deploy, rollback, restart and restore differ in the wish they hand over, never in how a release is started."""
     callers = {

@@ -137,8 +137,9 @@ def test_source_that_cannot_be_read_is_named(ask: Ask, root: Path) -> None:
 
 
 def passed_over() -> list[str]:
-    """Roles that _provision.yml runs only where they are not settled."""
-    tasks = [task for play in yaml.safe_load((REPOSITORY / "deploy" / "_provision.yml").read_text())
+    """Roles that _provision.yml, and _ground.yml before it, run only where they are not settled."""
+    tasks = [task for name in ("_ground.yml", "_provision.yml")
+             for play in yaml.safe_load((REPOSITORY / "deploy" / name).read_text())
              for task in play.get("tasks", [])]  # fmt: skip
     return [task["ansible.builtin.include_role"]["name"] for task in tasks if "host_settled." in str(task.get("when"))]
 
