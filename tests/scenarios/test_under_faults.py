@@ -76,6 +76,7 @@ def kill(place: Place, container: str, child: bool = False) -> None:
     on_host(f"sudo kill -KILL $(pgrep -P {pid} | shuf -n 1)" if child else f"sudo kill -KILL {pid}", place.name)
 
 
+@pytest.mark.long
 def test_killed_again_and_again_in_the_middle_of_saves(
     large: Place, small: Place, lesson: Callable[..., Lesson]
 ) -> None:
