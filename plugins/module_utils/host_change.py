@@ -21,6 +21,8 @@ from typing import Any
 
 LOCK = "lock.json"
 JOURNAL = "journal.jsonl"
+# There while pupils must not be let in: rows and files are changing places.
+HOLD = "hold.json"
 
 # Longer than the longest phase: an image built over a slow line. Each phase is a heartbeat.
 STALE_SECONDS = 30 * 60
@@ -154,6 +156,18 @@ def phase(folder: str | os.PathLike[str], *, run: str, name: str, release: str |
         _append(folder, {"run": run, "verb": lock["verb"], "phase": name, "release": lock["release"], "by": lock["by"]})
 
 
+def beat(folder: str | os.PathLike[str], *, run: str) -> None:
+    """Say that the run lives, in the middle of a phase that may take hours; the journal needs no line for it.
+
+    :raises ChangeError: when the lock is no longer this run's.
+    """
+    folder = Path(folder)
+    with _alone(folder):
+        lock = _held(folder, run)
+        lock["heartbeat"] = _now()
+        _write_lock(folder, lock)
+
+
 def end(folder: str | os.PathLike[str], *, run: str, outcome: str, reason: str = "") -> None:
     """Write the last line of the journal and give the lock back; one that was taken away meanwhile is left alone."""
     folder = Path(folder)
@@ -282,6 +296,27 @@ def last_change(text: str) -> str:
     return f"{last.verb} by {last.by} at {last.at}: {ending}{f' ({last.reason})' if last.reason else ''}"
 
 
+def read_hold(folder: str | os.PathLike[str]) -> str:
+    """Why nobody may be let in now; '' when everybody may."""
+    try:
+        return str(json.loads((Path(folder) / HOLD).read_text())["reason"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, KeyError):
+        return "somebody said so"
+
+
+def hold(folder: str | os.PathLike[str], *, run: str, reason: str) -> None:
+    """Let nobody in until `release_hold`, whatever starts meanwhile."""
+    _write(Path(folder), HOLD, {"run": run, "reason": reason, "since": _now()})
+
+
+def release_hold(folder: str | os.PathLike[str]) -> None:
+    """Everybody may be let in again."""
+    (Path(folder) / HOLD).unlink(missing_ok=True)
+    _sync(Path(folder))
+
+
 def read_journal(folder: str | os.PathLike[str]) -> str:
     """The journal's text; '' before the first change."""
     try:
@@ -324,13 +359,17 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _write_lock(folder: Path, lock: Mapping[str, Any]) -> None:
-    new = folder / f"{LOCK}.new"
+    _write(folder, LOCK, lock)
+
+
+def _write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
+    new = folder / f"{name}.new"
     with new.open("w") as file:
-        json.dump(lock, file, indent=2)
+        json.dump(content, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    new.replace(folder / LOCK)
+    new.replace(folder / name)
     _sync(folder)
 
 

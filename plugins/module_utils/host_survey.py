@@ -457,6 +457,7 @@ def survey(
             "ledger": text(ledger),
             "journal": text(Path(change_directory) / "journal.jsonl", JOURNAL_BYTES),
             "lock": loaded_json(Path(change_directory) / "lock.json"),
+            "hold": loaded_json(Path(change_directory) / "hold.json"),
             "observed": observed.result(),
             "settled": loaded_json(Path(change_directory) / "settled.json"),
             "boot_id": text("/proc/sys/kernel/random/boot_id").strip(),

@@ -202,3 +202,32 @@ def test_module_takes_notes_and_gives_back(folder: Path, run_module: Callable[..
     run_module("host_change", path=str(folder), state="end", run="r1", outcome="done")
     assert run_module("host_change", path=str(folder))["lock"] is None
     assert run_module("host_change", path=str(folder), state="unlocked", reason="tidy", owner=ANNA)["said"] == ""
+
+
+def test_a_beat_says_that_a_long_phase_lives(folder: Path) -> None:
+    """Work of hours is not taken for dead; and it hears when the lock was taken from it."""
+    begin(folder)
+    lock = host_change.read_lock(folder)
+    assert lock
+    host_change._write_lock(folder, {**lock, "heartbeat": "2026-01-01T00:00:00Z"})
+    host_change.beat(folder, run="r1")
+    after = host_change.read_lock(folder)
+    assert after
+    assert after["heartbeat"] > lock["heartbeat"]
+    assert len(host_change.runs(host_change.read_journal(folder))[0].phases) == 1
+    host_change.unlock(folder, by="anna@desk", reason="tidy")
+    with pytest.raises(host_change.ChangeError, match="has lost the lock"):
+        host_change.beat(folder, run="r1")
+
+
+def test_a_hold_outlives_who_said_it(folder: Path) -> None:
+    """It is a file of its own, and one that is torn still holds."""
+    begin(folder)
+    assert host_change.read_hold(folder) == ""
+    host_change.hold(folder, run="r1", reason="rows are changing places")
+    host_change.end(folder, run="r1", outcome="failed")
+    assert host_change.read_hold(folder) == "rows are changing places"
+    (folder / host_change.HOLD).write_text("{")
+    assert host_change.read_hold(folder)
+    host_change.release_hold(folder)
+    assert host_change.read_hold(folder) == ""

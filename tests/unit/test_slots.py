@@ -463,3 +463,42 @@ def test_a_controller_that_is_gone_stops_nothing(lab: Lab) -> None:
     process.stdout.close()
     process.wait(30)
     assert lab.current == "green"
+
+
+def test_closed_nobody_gets_in_until_a_slot_is_entered(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a boot nor systemd's unit lets pupils at rows and files that are changing places."""
+    lab.containers(**serving(), green={"state": "created", "release": "a"})
+    lab.point("blue")
+    lab.lock()
+    assert lab.run("close", "--run", "r1", "--reason", "backup 1a2b is being restored") == 0
+    assert lab.state("app-blue") == "exited"
+    assert lab.run("start") == 0
+    assert (lab.state("app-blue"), lab.state("proxy")) == ("exited", "running")
+    assert "because backup 1a2b is being restored" in capsys.readouterr().out
+    assert lab.run("restart", "--run", "r1") == 1
+    assert "-e undo=true" in capsys.readouterr().err
+    assert lab.run("enter", "green", "--run", "r1") == 0
+    assert (lab.current, lab.slots.host_change.read_hold(lab.change)) == ("green", "")
+
+
+@pytest.mark.parametrize("command", [("open",), ("back", "blue")])
+def test_closed_and_let_in_again(lab: Lab, command: tuple[str, ...]) -> None:
+    """The slot that served before serves again, and nothing is held any more."""
+    lab.containers(**serving(), green={"state": "exited", "release": "a"})
+    lab.point("blue")
+    lab.lock()
+    assert lab.run("close", "--run", "r1", "--reason", "x") == 0
+    assert lab.run(*command, "--run", "r1") == 0
+    assert (lab.current, lab.state("app-blue")) == ("blue", "running")
+    assert lab.slots.host_change.read_hold(lab.change) == ""
+
+
+def test_what_cannot_be_let_in_stays_closed(lab: Lab) -> None:
+    """A slot that does not become ready is no reason to forget that nobody is served."""
+    lab.containers(**serving(broken="ready"))
+    lab.point("blue")
+    lab.lock()
+    assert lab.run("close", "--run", "r1", "--reason", "x") == 0
+    lab.slots.COMPONENT_SECONDS = 0.1
+    assert lab.run("open", "--run", "r1") == 1
+    assert lab.slots.host_change.read_hold(lab.change) == "x"
