@@ -52,7 +52,7 @@ def run_module(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]
     monkeypatch.setattr(basic.AnsibleModule, "exit_json", finish)
     monkeypatch.setattr(basic.AnsibleModule, "fail_json", fail)
 
-    def run(name: str, *, check_mode: bool = False, **arguments: object) -> dict[str, Any]:
+    def run(name: str, /, *, check_mode: bool = False, **arguments: object) -> dict[str, Any]:
         module = load(PLUGINS / "modules" / f"{name}.py")
         with patch_module_args({**arguments, "_ansible_check_mode": check_mode}), pytest.raises(ModuleEnded) as ended:
             module.main()

@@ -1,0 +1,60 @@
+"""Long work on a host: started by systemd, heard while it runs, and ended with its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PLUGINS, load
+
+SYSTEMCTL = '#!/bin/sh\n[ "$1" != is-active ] || exec test -e {here}/runs\n'
+# As systemd would, but at once: what stands after its own options is run.
+SYSTEMD_RUN = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
+
+
+@pytest.fixture
+def job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_module: Callable[..., Any]
+) -> Callable[..., dict[str, Any]]:
+    """Run the module with a systemd that is two scripts."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("systemctl", SYSTEMCTL.format(here=tmp_path)), ("systemd-run", SYSTEMD_RUN)):
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    module = load(PLUGINS / "modules" / "host_job.py")
+    monkeypatch.setattr(module, "FOLDER", str(tmp_path / "jobs"))
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setitem(run_module.__globals__, "load", lambda path: module)
+    return lambda *argv, offset=-1: run_module("host_job", name="backup", argv=[*argv], offset=offset)
+
+
+def test_it_is_started_and_heard_to_its_end(job: Callable[..., dict[str, Any]]) -> None:
+    """All it said, where to go on, and how it ended."""
+    first = job("sh", "-c", "echo one; echo two; echo why >&2; exit 3")
+    assert (first["text"], first["offset"], first["rc"], first["stderr"]) == ("one\ntwo\n", 8, 3, "why")
+    rest = job("ignored", offset=4)
+    assert (rest["text"], rest["rc"]) == ("two\n", 3)
+
+
+def test_what_was_said_before_is_forgotten(job: Callable[..., dict[str, Any]]) -> None:
+    """A second job of a name does not begin with the first one's words."""
+    job("echo", "first")
+    assert job("echo", "second")["text"] == "second\n"
+
+
+def test_one_of_a_name_at_a_time(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A second one is refused by name instead of writing over the first one's words."""
+    (tmp_path / "runs").touch()
+    assert "backup runs already on this host" in job("echo")["msg"]
+
+
+def test_nothing_new_is_said_to_be_so(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A job that runs and is silent is neither ended nor failed."""
+    job("echo", "x")
+    (tmp_path / "jobs" / "backup" / "status").unlink()
+    answer = job("ignored", offset=2)
+    assert (answer["text"], "rc" in answer) == ("", False)
