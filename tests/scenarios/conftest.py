@@ -36,7 +36,7 @@ PROJECTS = Path(__file__).with_name("projects")
 TABLES = pytest.StashKey[Tables]()
 INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
 NEWEST_IMAGES = (
-    "for name in base proxy app; do"
+    "for name in base proxy backup app; do"
     " sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/$name | head -1; "
     "done"
 )

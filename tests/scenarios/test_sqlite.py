@@ -14,7 +14,8 @@ from conftest import PROJECTS, ROOT, Place, hand_over_images, lab_host, on_host,
 FORGET = """
 sudo systemctl stop scratch4school 2>/dev/null
 command -v docker >/dev/null && sudo docker ps --all --quiet --filter label=scratch4school | xargs -r sudo docker rm -f
-sudo rm -rf /etc/systemd/system/scratch4school.service /etc/scratch4school /var/lib/scratch4school
+sudo systemctl stop 'scratch4school-*.timer' 2>/dev/null
+sudo rm -rf /etc/systemd/system/scratch4school* /etc/scratch4school /var/lib/scratch4school
 """
 
 
@@ -28,9 +29,10 @@ def bare(deployed: str) -> Place:
 
 @pytest.fixture(scope="module")
 def secrets(deployed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for secrets of the first deploy alone, with the application's key in it that the lab has."""
+    """A folder for secrets of the first deploy alone, with those in it that the lab's other scenarios know."""
     folder = tmp_path_factory.mktemp("secrets")
-    shutil.copy(ROOT / "inventories" / "lab" / ".secrets" / "app_secret_key", folder)
+    for name in ("app_secret_key", "backup_password"):
+        shutil.copy(ROOT / "inventories" / "lab" / ".secrets" / name, folder)
     return folder
 
 
@@ -58,8 +60,8 @@ def test_nothing_is_made_for_another_engine(small: Place, secrets: Path) -> None
     """No image, no setting and no password of PostgreSQL or PgBouncer; the health tests know which containers run."""
     built = on_host("sudo docker image ls --format '{{.Repository}}'", small.name).split()
     assert not {"scratch4school/postgres", "scratch4school/pgbouncer"} & set(built)
-    assert on_host("sudo ls /etc/scratch4school", small.name).split() == ["app", "proxy"]
-    assert [path.name for path in secrets.iterdir()] == ["app_secret_key"]
+    assert on_host("sudo ls /etc/scratch4school", small.name).split() == ["app", "backup", "proxy"]
+    assert {path.name for path in secrets.iterdir()} == {"app_secret_key", "backup_password"}
 
 
 def test_deploy_again_changes_nothing(small: Place) -> None:
