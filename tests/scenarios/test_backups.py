@@ -105,6 +105,8 @@ def writers(login: Login, deployed: str) -> Iterator[Writers]:
     found.delete()
 
 
+# Six minutes, most of them the class's own reading back.
+@pytest.mark.long
 def test_what_was_acknowledged_before_a_backup_under_load_is_in_it(
     writers: Writers, lesson: Begin, large: Place, tables: Tables
 ) -> None:
