@@ -516,6 +516,32 @@ def test_an_undo_that_is_cut_short_is_run_again(
     assert now_is(school) == moments.later
 
 
+@pytest.mark.parametrize("ending", ["settle", "undo", "fetch"])
+@pytest.mark.parametrize("decided", ["settle", "undo"])
+def test_what_was_decided_is_not_moved_any_more(
+    school: School, moments: Moments, run: str, decided: str, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short while the other sides are removed: whatever is run then, what is live stays whole."""
+    school.did("fetch", moments.backup, "--run", run)
+    school.did("swap", "--run", run)
+
+    def half(self: Live) -> None:
+        for folder in self.folders:
+            shutil.rmtree(folder.former, ignore_errors=True)
+        raise CutShort
+
+    decide = {
+        "settle": lambda: restoring.settle(school.settings),
+        "undo": lambda: restoring.undo(school.settings, run, stay_closed=True),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(Live, "settle", half)
+        with pytest.raises(CutShort):
+            decide[decided]()
+    school.did(ending, *([moments.backup] if ending == "fetch" else []), "--run", run)
+    assert now_is(school) == (moments.then if decided == "settle" else moments.later)
+
+
 def test_a_backup_that_is_damaged_is_not_let_near_the_live_school(school: School, moments: Moments, run: str) -> None:
     """It is held against its manifest beside what is live."""
     (snapshot,) = school.snapshots()

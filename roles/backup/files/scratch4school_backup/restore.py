@@ -34,6 +34,8 @@ from .uploads import Files, verify_folder, walk, write_patterns
 UPLOADS_USER = 10001
 # In order. From `closed` on nobody is served; from `swapped` on the restored school is.
 STEPS = ("fetching", "fetched", "loaded", "closed", "out", "in", "swapped")
+# What is live is right, and the other sides are on their way out: from here there is no way back, only to the end.
+FORGETTING = "forgetting"
 
 
 def folder(settings: Settings) -> Path:
@@ -121,6 +123,8 @@ def _need_room(settings: Settings, rows: int, files: int) -> None:
 
 def fetch(settings: Settings, containers: Containers, snapshot_id: str) -> None:
     """Unpack and load a backup beside what is live, and hold it against its manifest; pupils are served meanwhile."""
+    if state(settings).get("step") == FORGETTING:
+        _forget(settings, Live(settings))
     begun = state(settings)
     if begun and begun["snapshot"] != snapshot_id and STEPS.index(begun["step"]) >= STEPS.index("closed"):
         raise Problem(
@@ -177,9 +181,7 @@ def unpack(
 def compare(dump: Path, uploads: Path, manifest: dict[str, Any], progress: Progress) -> None:
     """Problem unless rows and files are those of the manifest; files that came after its moment are removed."""
     if not dump.is_file() or not same_content(dump, manifest["database"]):
-        raise Problem(
-            "The database in the backup is damaged; take another backup. Look at `restic check` by backup's timer."
-        )
+        raise Problem("The database in the backup is damaged; take another backup.")
     verify_folder(uploads, {path: (size, sha) for path, (size, sha) in manifest["files"].items()}, progress.tell)
     for path, _ in list(walk(uploads)):
         if path not in manifest["files"]:
@@ -227,6 +229,10 @@ def undo(settings: Settings, run: str, stay_closed: bool) -> None:
 
 def _take_back(settings: Settings, run: str, begun: dict[str, Any]) -> None:
     live = Live(settings)
+    if begun["step"] == FORGETTING:
+        _forget(settings, live)
+        say("The end of it had been decided already: what is live stays, and the rest of it is gone.")
+        return
     if STEPS.index(begun["step"]) >= STEPS.index("closed"):
         tell_slots(settings, "close", "--run", run, "--reason", f"the restore of {begun['snapshot']} is being undone")
         live.swap_back(begun["step"], lambda to: _keep(settings, step=to))
@@ -238,7 +244,7 @@ def _take_back(settings: Settings, run: str, begun: dict[str, Any]) -> None:
 def settle(settings: Settings) -> None:
     """The restored school was verified: let go of what was live before."""
     begun = state(settings)
-    if begun.get("step") != "swapped":
+    if begun.get("step") not in ("swapped", FORGETTING):
         raise Problem("There is no restored school that could be settled; run restore.yml.")
     _forget(settings, Live(settings))
     remember(settings, "restore", ok=True, id=begun["snapshot"], since=begun["since"])
@@ -246,7 +252,9 @@ def settle(settings: Settings) -> None:
 
 
 def _forget(settings: Settings, live: Live) -> None:
-    # The note goes last: as long as it is there, a run that was cut short is taken up.
+    # The note goes last: as long as it is there, a run that was cut short is taken up. It says first that nothing may
+    # be moved any more: half of the other sides, moved back, would be half a school.
+    _keep(settings, step=FORGETTING)
     live.settle()
     for entry in folder(settings).iterdir():
         if entry.name != "state.json":
