@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from conftest import LAB, Place, Run, finish, on_host, serving_slot, status, wait_for
+from conftest import LAB, Place, Run, finish, on_host, serving_slot, start, status, wait_for
 
 JOURNAL = "/var/lib/scratch4school/change/journal.jsonl"
 CURRENT = "/var/lib/scratch4school/run/app/current"
@@ -86,6 +86,17 @@ def kill_controller(process: subprocess.Popen[str]) -> Run:
     """SIGKILL to the playbook and all that it started on this machine; returns what it had said until then."""
     os.killpg(process.pid, signal.SIGKILL)
     return finish(process)
+
+
+@contextmanager
+def begun(playbook: str, *arguments: str, **where: Any) -> Iterator[subprocess.Popen[str]]:
+    """A verb that is under way; one that a failed test leaves is killed."""
+    process = start(playbook, *arguments, **where)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_controller(process)
 
 
 def cut_power(place: Place) -> None:
