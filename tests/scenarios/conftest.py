@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
 LAB = ROOT / "scripts" / "lab"
 HOST = "scratch4school-lab-1"
+VERIFIED = "Results: 6 passed, 0 failed"
 URL = "https://localhost:8443"
 CA = str(ROOT / ".lab" / "ca.crt")
 PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
@@ -134,6 +135,16 @@ def lab_host(system: str = "trixie", database: str = "postgres") -> Place:
     return Place(*found.groups())
 
 
+def empty_host() -> Place:
+    """A host on which there is nothing of ours; a new one where each has something."""
+    for name, url in re.findall(r"^(\S+) +trixie, postgres, .*(https://\S+)$", lab("status"), flags=re.MULTILINE):
+        if not on_host("ls /var/lib/scratch4school 2>/dev/null || true", name):
+            return Place(name, url)
+    count = len(re.findall(r"https://localhost:844\d", lab("status"))) + 1
+    lab("up", "--hosts", str(count))
+    return Place(*re.findall(r"^(\S+) .*(https://localhost:844\d)$", lab("status"), flags=re.MULTILINE)[-1])
+
+
 def hand_over_images(host: str) -> None:
     """Give a host the images of the first, as a school with a build host would; building them takes minutes."""
     on_host(INSTALL_ENGINE, host)
@@ -227,6 +238,8 @@ def small(deployed: str) -> Place:
         hand_over_images(place.name)
         run = play("deploy.yml", limit=f"{place.name},localhost")
         assert run.status == 0, run.output[-4000:]
+        assert "SQLite: no pool" in run.sentence
+        assert VERIFIED in run.output
     return place
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import Place, hand_over_images, lab, on_host, play, status, wait_for
+from conftest import VERIFIED, Place, empty_host, hand_over_images, on_host, play, status, wait_for
 from lesson import Lesson
 from pupils import create, read
 from tables import Tables
@@ -82,7 +82,7 @@ def test_by_sftp_and_onto_an_empty_host(sftp: Away, login: Login, deployed: str,
     run = play("restore.yml", "-e", "backup=latest", "-e", "adopt=true", *sftp.arguments, **where)
     seconds = time.monotonic() - began
     assert run.status == 0, run.output[-6000:]
-    assert "Results: 6 passed, 0 failed" in run.output
+    assert VERIFIED in run.output
     assert backup in run.output
     assert read(pupil, project.replace(deployed, empty.url)) == 5
     tables.add("Backups elsewhere", {"what": "restore onto an empty host, command to verified", "seconds": seconds})
@@ -192,11 +192,3 @@ def test_twenty_copies_of_sqlite_under_writes(small: Place, lesson: Callable[...
     assert len(re.findall(r"is proved", said)) == 20
     assert (stretch.failed, stretch.lost) == (0, 0), stretch.explain()
     tables.add("Backups elsewhere", {"what": "20 of 20 copies of SQLite under writes", "seconds": stretch.seconds})
-
-
-def empty_host() -> Place:
-    """A host on which nothing was ever deployed."""
-    count = len(re.findall(r"https://localhost:844\d", lab("status"))) + 1
-    lab("up", "--hosts", str(count))
-    found = re.findall(r"^(\S+) .*(https://\S+)$", lab("status"), flags=re.MULTILINE)
-    return Place(*found[count - 1])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from conftest import HOST, Place, Run, on_host, play, status
+from conftest import HOST, VERIFIED, Place, Run, on_host, play, status
 from lesson import Lesson
 from pupils import Writers, create, read
 from tables import Tables
@@ -28,7 +28,7 @@ def restore(backup: str, *more: str, **where: str) -> Run:
     """Restore a backup over a school that lives."""
     run = play("restore.yml", "-e", f"backup={backup}", "-e", f"confirm={backup}", *more, **where)
     assert run.status == 0, run.output[-6000:]
-    assert "Results: 6 passed, 0 failed" in run.output
+    assert VERIFIED in run.output
     return run
 
 
@@ -71,7 +71,8 @@ def test_a_restore_is_asked_for_twice_and_brings_back_what_was(pupil: requests.S
 
 def test_what_cannot_be_restored_is_refused_with_a_sentence(deployed: str) -> None:
     """An id that there is not, an undo of nothing, two wishes at once."""
-    backed_up(play("backup.yml"))
+    if on_host(f"{PROGRAM} list --json").strip() == "[]":
+        backed_up(play("backup.yml"))
     for arguments, sentence in (
         (("-e", "backup=0000"), "No backup begins with “0000”"),
         (("-e", "undo=true"), "nothing to take back"),

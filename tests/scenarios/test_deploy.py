@@ -7,10 +7,8 @@ import re
 import subprocess
 
 import pytest
-from conftest import HOST, ROOT, Place, finish, on_host, play, serving, start, status, wait_for
+from conftest import HOST, ROOT, VERIFIED, Place, empty_host, finish, on_host, play, serving, start, status, wait_for
 from faults import journal
-
-VERIFIED = "Results: 6 passed, 0 failed"
 
 
 def ledger() -> list[dict]:
@@ -71,20 +69,12 @@ def test_forgotten_reload_is_made_up_for(deployed: str) -> None:
     assert play("provision.yml").recap()["changed"] == 0
 
 
-def test_restart_moves_to_the_other_slot(deployed: str) -> None:
-    """The current release is started afresh in the free slot; database, pooler and proxy are not touched."""
+def test_restart_moves_to_the_other_slot_and_nobody_changes_anything_meanwhile(deployed: str) -> None:
+    """The current release is started afresh in the free slot; database, pooler and proxy are not touched.
+
+    A second run is refused with who holds the lock and since when, and the first one does not notice.
+    """
     before = serving()
-    run = play("restart.yml")
-    assert run.status == 0, run.output[-4000:]
-    assert_moved(before, serving())
-    assert [(entry["verb"], entry["outcome"]) for entry in ledger()[-2:]] == [
-        ("restart", "activated"),
-        ("restart", "verified"),
-    ]
-
-
-def test_second_run_at_the_same_time_is_refused(deployed: str) -> None:
-    """With who holds the lock and since when; the first one does not notice."""
     with journal(Place(HOST, deployed)) as lines:
         first = start("restart.yml")
         lines.wait_for("start", first)
@@ -95,6 +85,11 @@ def test_second_run_at_the_same_time_is_refused(deployed: str) -> None:
     assert second.recap()["changed"] == 0
     run = finish(first)
     assert run.status == 0, run.output[-4000:]
+    assert_moved(before, serving())
+    assert [(entry["verb"], entry["outcome"]) for entry in ledger()[-2:]] == [
+        ("restart", "activated"),
+        ("restart", "verified"),
+    ]
 
 
 def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str) -> None:
@@ -116,6 +111,15 @@ def test_wish_for_an_unknown_release_is_refused(deployed: str) -> None:
     activated = [entry["release"] for entry in ledger() if entry["outcome"] == "activated"]
     assert f"{activated[-1]} (current)" in run.sentence
     assert run.recap()["changed"] == 0
+
+
+@pytest.mark.parametrize("playbook", ["verify.yml", "restart.yml"])
+def test_verb_needs_a_deployed_host(deployed: str, playbook: str) -> None:
+    """One sentence of ours instead of the engine's own error, where there may not even be an engine."""
+    bare = empty_host()
+    run = play(playbook, limit=f"{bare.name},localhost")
+    assert run.status != 0
+    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.sentence
 
 
 def test_unit_is_the_handle_on_the_whole(deployed: str) -> None:

@@ -6,70 +6,24 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 import requests
-from conftest import PROJECTS, ROOT, Place, hand_over_images, lab_host, on_host, play, serving, status, wait_for
-
-# Everything that a deploy made, but for the engine and its images.
-FORGET = """
-sudo systemctl stop scratch4school 2>/dev/null
-command -v docker >/dev/null && sudo docker ps --all --quiet --filter label=scratch4school | xargs -r sudo docker rm -f
-sudo systemctl stop 'scratch4school-*.timer' 2>/dev/null
-sudo rm -rf /etc/systemd/system/scratch4school* /etc/scratch4school /var/lib/scratch4school
-"""
+from conftest import PROJECTS, ROOT, VERIFIED, Place, on_host, play, serving, status, wait_for
 
 
-@pytest.fixture(scope="module")
-def bare(deployed: str) -> Place:
-    """A lab host that is to run on SQLite, and on which there is nothing of ours."""
-    place = lab_host(database="sqlite")
-    on_host(FORGET, place.name)
-    return place
-
-
-@pytest.fixture(scope="module")
-def secrets(deployed: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for secrets of the first deploy alone, with those in it that the lab's other scenarios know."""
-    folder = tmp_path_factory.mktemp("secrets")
-    for name in ("app_secret_key", "backup_password"):
-        shutil.copy(ROOT / "inventories" / "lab" / ".secrets" / name, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def small(bare: Place, secrets: Path) -> Place:
-    """That host, deployed and verified."""
-    hand_over_images(bare.name)
-    own_folder = f"scratch4school_secrets_directory={secrets}"
-    run = play("deploy.yml", "--extra-vars", own_folder, limit=f"{bare.name},localhost")
-    assert run.status == 0, run.output[-4000:]
-    assert "SQLite: no pool" in run.sentence
-    assert "Results: 6 passed, 0 failed" in run.output
-    return bare
-
-
-@pytest.mark.parametrize("playbook", ["verify.yml", "restart.yml"])
-def test_verb_needs_a_deployed_host(bare: Place, playbook: str) -> None:
-    """One sentence of ours instead of the engine's own error, where there may not even be an engine."""
-    run = play(playbook, limit=f"{bare.name},localhost")
-    assert run.status != 0
-    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.sentence
-
-
-def test_nothing_is_made_for_another_engine(small: Place, secrets: Path) -> None:
-    """No image, no setting and no password of PostgreSQL or PgBouncer; the health tests know which containers run."""
+def test_nothing_is_made_for_another_engine(small: Place, tmp_path: Path) -> None:
+    """No image, setting or password of PostgreSQL and PgBouncer, here or there; and to deploy again changes nothing."""
     built = on_host("sudo docker image ls --format '{{.Repository}}'", small.name).split()
     assert not {"scratch4school/postgres", "scratch4school/pgbouncer"} & set(built)
     assert on_host("sudo ls /etc/scratch4school", small.name).split() == ["app", "backup", "proxy"]
-    assert {path.name for path in secrets.iterdir()} == {"app_secret_key", "backup_password"}
-
-
-def test_deploy_again_changes_nothing(small: Place) -> None:
-    """The second run says changed=0, and proves again that it works."""
-    run = play("deploy.yml", limit=f"{small.name},localhost")
+    # Whatever else was looked at would be made in this folder.
+    for name in ("app_secret_key", "backup_password"):
+        shutil.copy(ROOT / "inventories" / "lab" / ".secrets" / name, tmp_path)
+    own_folder = f"scratch4school_secrets_directory={tmp_path}"
+    run = play("deploy.yml", "--extra-vars", own_folder, limit=f"{small.name},localhost")
     assert run.status == 0, run.output[-4000:]
     assert run.recap(small.name)["changed"] == 0
-    assert run.output.rstrip().endswith("Results: 6 passed, 0 failed")
+    assert run.output.rstrip().endswith(VERIFIED)
+    assert {path.name for path in tmp_path.iterdir()} == {"app_secret_key", "backup_password"}
 
 
 def test_engine_is_not_switched(small: Place) -> None:
