@@ -85,6 +85,8 @@ class Restic:
         config = self.folder / "config"
         password = Path(outside("/run/secrets/password", self.mounts)).read_text()
         if command == "init":
+            if config.exists():
+                return self.refuse(1, "create repository at /repository failed: config file already exists")
             for name in ("snapshots", "blobs"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             config.write_text(json.dumps({"id": hashlib.sha256(os.urandom(8)).hexdigest(), "password": password}))

@@ -35,6 +35,7 @@ from scratch4school_backup import (  # noqa: E402
     rows,
 )
 from scratch4school_backup import live as live_places  # noqa: E402
+from scratch4school_backup import repository as repositories  # noqa: E402
 from scratch4school_backup import restore as restoring  # noqa: E402
 from scratch4school_backup.base import Problem, Settings  # noqa: E402
 from scratch4school_backup.containers import Containers  # noqa: E402
@@ -288,6 +289,13 @@ def test_a_dump_that_differs_in_the_repository_is_found(school: School) -> None:
     assert "The database in the repository is not the one that was dumped" in school.refused("take")
 
 
+def test_a_dump_that_is_cut_off_before_it_is_stored_is_found(school: School) -> None:
+    """Its hash was taken when it was whole."""
+    school.hook("before-backup", "truncate --size=-1 ../directory/work/database.sqlite")
+    assert "The database in the repository is not the one that was dumped" in school.refused("take")
+    assert school.backups() == []
+
+
 def test_a_file_that_the_school_lacks_is_said_aloud_once(school: School) -> None:
     """The backup counts, because it is all there is; the run fails, and the next one does not."""
     (school.uploads / school.save("Verlust")).unlink()
@@ -351,6 +359,16 @@ def test_another_password_is_refused_with_where_to_put_the_right_one(school: Sch
     (school.folder / "secrets" / "password").write_text("wrong")
     for command in ("make", "take", "list"):
         assert "backup_password" in school.refused(command)
+
+
+def test_a_repository_that_does_not_answer_is_taken_for_away(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restic would try for a quarter of an hour."""
+    monkeypatch.setattr(repositories, "PATIENCE_SECONDS", 0.5)
+    school.hook("before-cat", "sleep 4")
+    for command in ("make", "take"):
+        assert "is taken for away" in school.refused(command)
+    told = (school.folder / "fake" / "told").read_text()
+    assert len(re.findall(r"^rm --force scratch4school-backup-\d+-\d+$", told, flags=re.MULTILINE)) == 2
 
 
 def test_without_room_nothing_is_begun(school: School) -> None:

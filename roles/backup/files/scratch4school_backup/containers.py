@@ -92,6 +92,12 @@ class Containers:
         """Start what `command` made, with its output to be read."""
         return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
+    @staticmethod
+    def end(command: Sequence[str]) -> None:
+        """Remove the container of what `command` made, in whatever state it is."""
+        name = next(word.removeprefix("--name=") for word in command if word.startswith("--name="))
+        docker("rm", "--force", name)
+
     def secrets(self) -> list[tuple[Path | str, str, str]]:
         """Each secret as a file of its own, which only the container's user may read."""
         folder = Path(self._settings.secrets)

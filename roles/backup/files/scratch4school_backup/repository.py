@@ -21,6 +21,10 @@ PLACE = "/backup"
 MANIFEST = "manifest.json"
 # Restic takes a lock for dead after half an hour; it may be that of a machine that lost its power.
 RETRY_LOCK = "32m"
+# Restic itself goes on trying for a quarter of an hour, in which nobody would hear anything.
+PATIENCE_SECONDS = 90.0
+# In what it says where there is one: “config file already exists”, “… already initialized”.
+ALREADY = "already"
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,17 @@ class Repository:
             options=[f"--workdir={PLACE}"] if any(target.startswith(PLACE) for _, target, _ in mounts) else [],
         )
 
-    def ask(self, *arguments: str, doing: str) -> str:
-        """What restic prints; Problem when it fails."""
-        ended = subprocess.run(self.command(*arguments), stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    def ask(self, *arguments: str, doing: str, seconds: float | None = None) -> str:
+        """What restic prints; Problem when it fails, or has nothing to say within so many seconds."""
+        command = self.command(*arguments)
+        try:
+            ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=seconds)
+        except subprocess.TimeoutExpired as late:
+            self._containers.end(command)
+            raise Problem(
+                f"{doing} took more than {seconds:g} seconds, so {self._settings.repository} is taken for away: "
+                f"{_why(late.stderr or b'')}"
+            ) from late
         if ended.returncode:
             raise self._problem(ended.returncode, ended.stderr, doing)
         return ended.stdout.decode(errors="replace")
@@ -126,19 +138,24 @@ class Repository:
 
     def identity(self) -> str:
         """The repository's own id; Problem when it cannot be opened."""
-        return str(json.loads(self.ask("cat", "config", "--no-lock", doing="Opening the repository"))["id"])
+        said = self.ask("cat", "config", "--no-lock", doing="Opening the repository", seconds=PATIENCE_SECONDS)
+        return str(json.loads(said)["id"])
 
     def make(self) -> bool:
         """Have a repository that our password opens; whether it had to be made."""
-        if self._settings.is_local and not (Path(self._settings.repository) / "config").exists():
-            self.ask("init", doing="Making the repository")
-            return True
-        try:
+        if self._settings.is_local and (Path(self._settings.repository) / "config").exists():
             self.identity()
-        except _Missing:
-            self.ask("init", doing="Making the repository")
-            return True
-        return False
+            return False
+        # Made before it is looked for: `init` makes what it needs there, an S3 bucket too, and overwrites nothing. In a
+        # bucket that is not there restic would look for a quarter of an hour.
+        try:
+            self.ask("init", doing="Making the repository", seconds=PATIENCE_SECONDS)
+        except Problem as problem:
+            if ALREADY not in str(problem):
+                raise
+            self.identity()
+            return False
+        return True
 
     def unlock(self) -> None:
         """Remove locks of those who are no more.
@@ -273,7 +290,7 @@ class Repository:
     def _problem(self, status: int, said: bytes, doing: str) -> Problem:
         where = self._settings.repository
         if status == 10:
-            return _Missing(
+            return Problem(
                 f"There is no repository at {where}. Correct backup_repository, or run deploy.yml, which makes one."
             )
         if status == 11:
@@ -284,10 +301,6 @@ class Repository:
                 "into .secrets/backup_password beside the inventory; without it nothing comes back."
             )
         return Problem(f"{doing} failed: {_why(said)}")
-
-
-class _Missing(Problem):
-    """There is no repository yet."""
 
 
 def _message(raw: bytes) -> dict[str, Any]:

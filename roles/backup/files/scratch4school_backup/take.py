@@ -57,13 +57,16 @@ def take(settings: Settings, containers: Containers, kind: str, run: str) -> str
     try:
         with progress.phase("database", f"the rows of this moment, by {settings.engine}"):
             version = source.dump(work, progress.tell)
+            # First: what is cut off by now cannot be read to its end, and what changes later has another hash.
+            digest = sha256(work / source.file)
             contents = source.contents(work / source.file)
             progress.sum_up(f"{sum(contents.rows.values()):,} rows, {megabytes((work / source.file).stat().st_size)}")
         with progress.phase("files", "every file with its hash"):
             files = hashed(uploads, hashes, progress.tell)
             lacking = _lacking(contents, files)
             progress.sum_up(f"{len(files):,} files, {megabytes(sum(size for size, _ in files.values()))}")
-        manifest = _manifest(settings, kind, run, began, version, contents, files, lacking, work / source.file)
+        database = {"name": source.file, "size": (work / source.file).stat().st_size, "sha256": digest}
+        manifest = _manifest(settings, kind, run, began, version, contents, files, lacking, database)
         _pack_configuration(settings, work / CONFIGURATION)
         write_json(work / MANIFEST, manifest, mode=0o644)
         with progress.phase("store", f"into {settings.repository}"):
@@ -121,7 +124,7 @@ def _lacking(contents: Contents, files: Files) -> dict[str, str]:
 
 def _manifest(
     settings: Settings, kind: str, run: str, began: str, version: str, contents: Contents, files: Files,
-    lacking: dict[str, str], dump: Path,
+    lacking: dict[str, str], database: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     return {
         "format": FORMAT,
@@ -134,7 +137,7 @@ def _manifest(
         "engine_version": version,
         "schema": contents.schema,
         "release": serving_release(settings),
-        "database": {"name": dump.name, "size": dump.stat().st_size, "sha256": sha256(dump)},
+        "database": database,
         "rows": contents.rows,
         "files": {path: list(what) for path, what in sorted(files.items())},
         "lacking": lacking,
