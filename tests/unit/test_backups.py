@@ -199,7 +199,7 @@ def school(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> School:
         "repository": str(tmp_path / "repository"),
         "keep": {"daily": 7},
         "floor_mb": 0,
-        "niceness": 10,
+        "niceness": 0,
         "memory": "1g",
         "upload_kib": 0,
         "download_kib": 0,

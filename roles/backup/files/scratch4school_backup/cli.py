@@ -155,7 +155,13 @@ def _make(settings: Settings, options: argparse.Namespace) -> None:
     print("made" if made else "there")
 
 
+def _stand_back(settings: Settings) -> None:
+    """Let whatever serves pupils go first."""
+    os.setpriority(os.PRIO_PROCESS, 0, settings.niceness)
+
+
 def _take(settings: Settings, options: argparse.Namespace) -> None:
+    _stand_back(settings)
     with _locked(settings, options, "backup") as (containers, run), _noted(settings, "backup"):
         take(settings, containers, options.kind, run)
 
@@ -189,6 +195,7 @@ def _check(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _drill(settings: Settings, options: argparse.Namespace) -> None:
+    _stand_back(settings)
     with _locked(settings, options, "drill") as (containers, _):
         drill(settings, containers, options.backup)
 

@@ -86,6 +86,10 @@ class Containers:
             line.append(f"--mount=type=bind,source={source},target={target}{',readonly' if mode == 'ro' else ''}")
         return [*line, *options, image or settings.image, *program]
 
+    def patiently(self, *program: str) -> list[str]:
+        """A program that stands back behind whatever serves pupils."""
+        return ["nice", "-n", str(self._settings.niceness), *program]
+
     def start(
         self, command: Sequence[str], stdin: IO[bytes] | int | None = subprocess.DEVNULL
     ) -> subprocess.Popen[bytes]:

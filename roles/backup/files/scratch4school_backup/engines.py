@@ -123,8 +123,8 @@ class Postgres:
     def dump(self, folder: Path, tell: Callable[[str], None]) -> str:
         # Uncompressed: restic compresses, and finds what has not changed since yesterday only in plain data.
         command = self._containers.command(
-            "pg_dump", f"--host={self._settings.postgres_container}", f"--username={DATABASE}_backup", "--no-password",
-            "--format=custom", "--compress=0", f"--file=/work/{self.file}", DATABASE,
+            *self._containers.patiently("pg_dump", "--format=custom", "--compress=0", f"--file=/work/{self.file}"),
+            f"--host={self._settings.postgres_container}", f"--username={DATABASE}_backup", "--no-password", DATABASE,
             mounts=[*self._containers.secrets(), (folder, "/work", "rw")],
             network=self._settings.network,
             environment=["PGPASSFILE=/run/secrets/pgpass"],
@@ -139,9 +139,8 @@ class Postgres:
         return self._server.sql("SHOW server_version").strip()
 
     def contents(self, file: Path) -> Contents:
-        command = self._containers.command(
-            "pg_restore", "--data-only", "--file=-", "/dump", mounts=[(file, "/dump", "ro")]
-        )
+        reader = self._containers.patiently("pg_restore", "--data-only", "--file=-", "/dump")
+        command = self._containers.command(*reader, mounts=[(file, "/dump", "ro")])
         process = self._containers.start(command)
         assert process.stdout is not None
         assert process.stderr is not None

@@ -75,14 +75,7 @@ class Repository:
                 "sftp.args=-i /run/secrets/ssh_key -o UserKnownHostsFile=/run/secrets/known_hosts -o BatchMode=yes "
                 "-o ServerAliveInterval=15 -o ServerAliveCountMax=4 -o ConnectTimeout=20"
             )
-        restic = [
-            "nice",
-            "-n",
-            str(settings.niceness),
-            "restic",
-            "--cache-dir=/cache",
-            "--password-file=/run/secrets/password",
-        ]
+        restic = self._containers.patiently("restic", "--cache-dir=/cache", "--password-file=/run/secrets/password")
         restic += [f"--option={option}" for option in options]
         restic += [f"--limit-upload={settings.upload_kib}"] * (settings.upload_kib > 0)
         restic += [f"--limit-download={settings.download_kib}"] * (settings.download_kib > 0)
