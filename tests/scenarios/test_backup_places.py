@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import VERIFIED, Place, empty_host, hand_over_images, on_host, play, status, wait_for
+from conftest import VERIFIED, Place, empty_host, hand_over_images, lab, on_host, play, status, wait_for
 from lesson import Lesson
 from pupils import create, read
 from tables import Tables
@@ -48,7 +48,7 @@ def sftp(small: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Awa
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
     public = (folder / "key.pub").read_text().strip()
     on_host(f"mkdir -p backups; echo 'restrict,command=\"internal-sftp\" {public}' >> .ssh/authorized_keys", small.name)
-    address = on_host("hostname -I", small.name).split()[0]
+    address = re.findall(rf"^{small.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
     known = on_host("cat /etc/ssh/ssh_host_ed25519_key.pub", small.name).split()
     settings = folder / "settings.json"
     settings.write_text(

@@ -20,7 +20,8 @@ DRIFT = {
     "docker": ("sudo chmod 0644 /etc/docker/daemon.json", "test $(sudo stat -c %a /etc/docker/daemon.json) = 600"),
     "database": (
         f"{PSQL} -c 'DROP OWNED BY scratch4school_backup' -c 'DROP ROLE scratch4school_backup'",
-        f"{PSQL} -c \"SELECT has_database_privilege('scratch4school_backup', 'scratch4school', 'CONNECT')\" | grep t",
+        f"{PSQL} -c \"SELECT has_database_privilege('scratch4school_backup', 'scratch4school', 'CONNECT')"
+        " AND has_table_privilege('scratch4school_backup', 'projects', 'SELECT')\" | grep t",
     ),
     "pgbouncer": (
         "sudo docker stop scratch4school-pgbouncer",
