@@ -131,8 +131,9 @@ def s3(deployed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away
     weed += [
         f"-s3.port={S3_PORT}",
         f"-s3.config={folder / 's3.json'}",
-        "-master.volumeSizeLimitMB=64",
-        "-volume.max=40",
+        # As many as the disk has room for.
+        "-master.volumeSizeLimitMB=512",
+        "-volume.max=0",
     ]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(list(map(str, weed)), stdout=log, stderr=subprocess.STDOUT, cwd=folder)

@@ -70,6 +70,9 @@ class Restic:
         flags = [word for word in words if word.startswith("-")]
         names = [word for word in words if not word.startswith("-")]
         command = names.pop(0)
+        complaint = FAKE / f"complaint-{command}"
+        if complaint.exists():
+            print(complaint.read_text(), file=sys.stderr)
         # Its words would keep our own output open when we are ended.
         quiet = subprocess.DEVNULL
         for moment in ("before", "after"):

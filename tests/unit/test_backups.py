@@ -371,6 +371,12 @@ def test_a_repository_that_does_not_answer_is_taken_for_away(school: School, mon
     assert len(re.findall(r"^rm --force scratch4school-backup-\d+-\d+$", told, flags=re.MULTILINE)) == 2
 
 
+def test_who_tries_again_says_so(school: School) -> None:
+    """A repository that takes nothing any more is tried for a quarter of an hour, in which somebody may wait."""
+    school.hook("complaint-backup", "Save(<data/aa>) returned error, retrying after 1s: no space")
+    assert "retrying after 1s: no space" in school.did("take")
+
+
 def test_without_room_nothing_is_begun(school: School) -> None:
     """The need is estimated before the first byte, and the floor is what must stay free."""
     settings = json.loads((school.folder / "program" / "settings.json").read_text())

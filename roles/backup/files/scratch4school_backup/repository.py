@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .base import Problem, Settings
+from .base import Problem, Settings, say
 from .containers import Containers, last_words
 
 OURS = "scratch4school"
@@ -23,6 +24,7 @@ MANIFEST = "manifest.json"
 RETRY_LOCK = "32m"
 # Restic itself goes on trying for a quarter of an hour, in which nobody would hear anything.
 PATIENCE_SECONDS = 90.0
+RETRY_SAY_SECONDS = 30.0
 # In what it says where there is one: “config file already exists”, “… already initialized”.
 ALREADY = "already"
 
@@ -113,7 +115,7 @@ class Repository:
         assert process.stdout is not None
         assert process.stderr is not None
         errors = process.stderr
-        listener = threading.Thread(target=lambda: said.append(errors.read()), daemon=True)
+        listener = threading.Thread(target=_listen, args=(errors, said), daemon=True)
         listener.start()
         try:
             with process.stdout as output:
@@ -294,6 +296,16 @@ class Repository:
                 "into .secrets/backup_password beside the inventory; without it nothing comes back."
             )
         return Problem(f"{doing} failed: {_why(said)}")
+
+
+def _listen(errors: IO[bytes], said: list[bytes]) -> None:
+    """Keep what restic complains of. That it tries again is told at once: it does so for a quarter of an hour."""
+    told = 0.0
+    for line in errors:
+        said.append(line)
+        if b"retrying after" in line and time.monotonic() - told > RETRY_SAY_SECONDS:
+            told = time.monotonic()
+            say(f"      {line.decode(errors='replace').strip()}")
 
 
 def _message(raw: bytes) -> dict[str, Any]:
