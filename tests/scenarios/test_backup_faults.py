@@ -73,10 +73,12 @@ def backups() -> list[str]:
     return [one["id"] for one in json.loads(on_host(f"{PROGRAM} list --json"))]
 
 
-@pytest.mark.parametrize("phase", ["database", "store", "read back"])
+@pytest.mark.parametrize("phase", ["database", "files", "store", "read back"])
 def test_a_backup_that_is_killed_is_none_and_the_next_one_is(load: Lesson, tables: Tables, phase: str) -> None:
     """SIGKILL in each phase: nothing half is listed, no lock stays for long, and the same command mends it."""
     before = backups()
+    # What is known of the files is forgotten, so that each phase lasts.
+    on_host(f"sudo rm -f {FOLDER}/files.json")
     begin_on_host()
     wait_for(lambda: f"] {phase}" in said_on_host(), seconds=60)
     on_host(KILL)
@@ -85,6 +87,45 @@ def test_a_backup_that_is_killed_is_none_and_the_next_one_is(load: Lesson, table
     assert len(backups()) == len(before) + 1
     assert on_host("sudo docker ps --quiet --filter label=scratch4school.backup").strip() == ""
     tables.add(TITLE, {"fault": f"backup killed in “{phase}”", "then": "the next one is proved"})
+
+
+def disturbed(phase: str, command: str) -> str:
+    """What a backup says that is disturbed at the very beginning of a phase, before restic has been started in it."""
+    program = PROGRAM.removeprefix("sudo ")
+    on_host(
+        f"sudo sh -c 'rm -f {SAID}; {program} take > {SAID} 2>&1 & "
+        f'until grep -qF "] {phase}" {SAID} 2>/dev/null; do :; done; {command}; wait\''
+    )
+    return said_on_host().splitlines()[-1]
+
+
+def test_a_dump_that_is_cut_off_is_no_backup(load: Lesson, tables: Tables) -> None:
+    """It was whole when it was hashed, and is not when it is stored."""
+    before = backups()
+    said = disturbed("files", f"truncate --size=-1000 {FOLDER}/work/database.dump")
+    assert "The database in the repository is not the one that was dumped" in said
+    assert backups() == before
+    assert "is proved" in taken()
+    tables.add(TITLE, {"fault": "dump cut off before it is stored", "then": said[:80]})
+
+
+def test_a_file_that_is_removed_under_it_is_missed(
+    load: Lesson, kept: tuple[requests.Session, str, str], tables: Tables
+) -> None:
+    """Somebody tidies up in the uploads' folder in the middle of a backup; with the file back the next one is proved."""
+    number = kept[1].rpartition("/")[2]
+    psql = "sudo docker exec scratch4school-postgres psql -U postgres -d scratch4school -Atc"
+    path = on_host(f'{psql} "SELECT sb3_file_path FROM projects WHERE id = {number}"').strip()
+    file = f"/var/lib/scratch4school/uploads/{path}"
+    before = backups()
+    try:
+        said = disturbed("store", f"mv {file} /root/removed")
+    finally:
+        on_host(f"sudo mv /root/removed {file}")
+    assert f"{path} went while the backup was made" in said
+    assert backups() == before
+    assert "is proved" in taken()
+    tables.add(TITLE, {"fault": "file removed under a backup", "then": said[:80]})
 
 
 def test_a_full_disk_in_the_place_of_the_dump(load: Lesson, tables: Tables) -> None:
