@@ -112,7 +112,7 @@ def test_a_dump_that_is_cut_off_is_no_backup(load: Lesson, tables: Tables) -> No
 def test_a_file_that_is_removed_under_it_is_missed(
     load: Lesson, kept: tuple[requests.Session, str, str], tables: Tables
 ) -> None:
-    """Somebody tidies up in the uploads' folder in the middle of a backup; with the file back the next one is proved."""
+    """Somebody tidies up in the uploads' folder meanwhile; with the file back the next one is proved."""
     number = kept[1].rpartition("/")[2]
     psql = "sudo docker exec scratch4school-postgres psql -U postgres -d scratch4school -Atc"
     path = on_host(f'{psql} "SELECT sb3_file_path FROM projects WHERE id = {number}"').strip()
