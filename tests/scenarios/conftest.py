@@ -35,12 +35,23 @@ CA = str(ROOT / ".lab" / "ca.crt")
 PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
 PROJECTS = Path(__file__).with_name("projects")
 TABLES = pytest.StashKey[Tables]()
-INSTALL_ENGINE = "sudo apt-get update -q && sudo apt-get install -qy --no-install-recommends docker.io docker-cli"
-NEWEST_IMAGES = (
-    "for name in base proxy backup app; do"
-    " sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/$name | head -1; "
-    "done"
+# Since Debian 13 the client is a package of its own.
+INSTALL_ENGINE = (
+    "sudo apt-get update -q && for names in 'docker.io docker-cli' docker.io; do"
+    " sudo apt-get install -qy --no-install-recommends $names && break; done"
 )
+IMAGES = ("base", "postgres", "pgbouncer", "proxy", "backup", "app")
+NEWEST = "sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch4school/%s | head -1; "
+# Everything that was deployed, but for the engine and its images.
+FORGET = """
+sudo systemctl stop scratch4school 2>/dev/null
+command -v docker >/dev/null && sudo docker ps --all --quiet --filter label=scratch4school | xargs -r sudo docker rm -f
+sudo systemctl stop 'scratch4school-*.timer' 2>/dev/null
+sudo rm -rf /etc/systemd/system/scratch4school* /usr/local/lib/scratch4school*
+sudo rm -rf /etc/scratch4school /var/lib/scratch4school
+sudo systemctl daemon-reload
+"""
+FORGET_IMAGES = "command -v docker >/dev/null && sudo docker image prune --all --force >/dev/null || true"
 
 
 @dataclass(frozen=True)
@@ -145,10 +156,22 @@ def empty_host() -> Place:
     return Place(*re.findall(r"^(\S+) .*(https://localhost:844\d)$", lab("status"), flags=re.MULTILINE)[-1])
 
 
-def hand_over_images(host: str) -> None:
-    """Give a host the images of the first, as a school with a build host would; building them takes minutes."""
+def forget(place: Place, images: bool = False) -> None:
+    """Have a host on which there is nothing of ours but, unless told otherwise, images."""
+    on_host(FORGET, place.name)
+    if images:
+        on_host(FORGET_IMAGES, place.name)
+
+
+def hand_over_images(host: str, but: str = "") -> None:
+    """Give a host the images of the first, as a school with a build host would; building them takes minutes.
+
+    SQLite needs no image of PostgreSQL's, and `but` is left out, too.
+    """
     on_host(INSTALL_ENGINE, host)
-    images = " ".join(on_host(NEWEST_IMAGES).split())
+    engine = "" if re.search(rf"^{host} .*, sqlite,", lab("status"), flags=re.MULTILINE) else "postgres pgbouncer"
+    names = [name for name in IMAGES if name != but and (engine or name not in ("postgres", "pgbouncer"))]
+    images = " ".join(on_host("".join(NEWEST % name for name in names)).split())
     with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {images}"], stdout=subprocess.PIPE) as saving:
         subprocess.run([str(LAB), "ssh", host, "sudo docker load"], stdin=saving.stdout, check=True)
     assert saving.returncode == 0

@@ -137,6 +137,7 @@ def test_what_was_acknowledged_before_a_backup_under_load_is_in_it(
     )
 
 
+@pytest.mark.long
 def test_rows_in_a_file_are_brought_back_too(small: Place, login: Login) -> None:
     """SQLite: the same verbs, and a file with its log changes places as a unit."""
     where = f"{small.name},localhost"

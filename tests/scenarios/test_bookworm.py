@@ -1,4 +1,4 @@
-"""Debian 12 is a host like Debian 13: deployed from nothing, verified, used by a pupil."""
+"""Debian 12 is a host like Debian 13: deployed, from nothing too, verified, used by a pupil."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from conftest import PROJECTS, VERIFIED, Place, lab_host, on_host, play
+from conftest import PROJECTS, VERIFIED, Place, forget, hand_over_images, lab_host, on_host, play
 
 
-@pytest.fixture(scope="module")
-def bookworm(deployed: str) -> Place:
-    """Another lab host, of Debian 12, with Scratch4School on it."""
+@pytest.fixture(scope="module", params=["application", pytest.param("all", marks=pytest.mark.long)])
+def bookworm(deployed: str, request: pytest.FixtureRequest) -> Place:
+    """Another lab host, of Debian 12, with Scratch4School on it; so much of it built there, by its older engine."""
     place = lab_host(system="bookworm")
+    forget(place, images=True)
+    if request.param == "application":
+        hand_over_images(place.name, but="app")
     run = play("deploy.yml", limit=f"{place.name},localhost")
     assert run.status == 0, run.output[-4000:]
     assert VERIFIED in run.output

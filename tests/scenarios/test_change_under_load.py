@@ -33,7 +33,6 @@ FIRST = (
     "deploy.yml",
     "systemctl restart",
     "rollback.yml",
-    "rollback.yml, back again",
     "restart.yml -e component=postgres",
 )
 # After these another release serves than before.

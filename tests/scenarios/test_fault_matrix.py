@@ -180,6 +180,7 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[P
 Checkouts = Callable[[Callable[[Path], None]], Path]
 
 
+@pytest.mark.long
 def test_image_that_does_not_start(bench: Bench, checkouts: Checkouts) -> None:
     """The deploy fails with the log's own words."""
     with bench.fault("image does not start", again=[]):
@@ -222,6 +223,7 @@ def test_migration_that_breaks_half_way(bench: Bench, checkouts: Checkouts) -> N
         assert "already exists" in run.sentence
 
 
+@pytest.mark.long
 def test_migration_that_gets_no_lock(bench: Bench, checkouts: Checkouts) -> None:
     """Somebody's transaction outlasts its patience; no pupil waits behind it."""
     with bench.fault("migration gets no lock", again=[]), held_lock(bench.place, "projects"):
