@@ -242,5 +242,8 @@ def killed_at(phase: str, backup: str) -> None:
     with journal(Place(HOST, "")) as lines:
         process = start("restore.yml", *arguments)
         lines.wait_for(phase, process)
+        if phase == "fetch":
+            # It looks whether the backup can be restored at all before it begins.
+            wait_for(lambda: '"step"' in on_host(f"{PROGRAM} status"), seconds=60)
         kill_controller(process)
         on_host(f"{KILL} || true")
