@@ -48,10 +48,11 @@ def project(size: int) -> bytes:
 def write(relative: str, content: bytes) -> None:
     """A file as the application would have left it."""
     path = UPLOADS / relative
-    if not path.parent.is_dir():
-        path.parent.mkdir(parents=True)
-        os.chown(path.parent, USER, GROUP)
-        path.parent.chmod(0o2750)
+    for folder in (path.parent.parent, path.parent):
+        if not folder.is_dir():
+            folder.mkdir()
+            os.chown(folder, USER, GROUP)
+            folder.chmod(0o2750)
     path.write_bytes(content)
     os.chown(path, USER, GROUP)
     path.chmod(0o640)
