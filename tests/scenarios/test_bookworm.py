@@ -1,4 +1,4 @@
-"""Debian 12 is a host like Debian 13: deployed, from nothing too, verified, used by a pupil."""
+"""Debian 12 is a host like Debian 13: refused while bare, deployed, from nothing too, verified, used by a pupil."""
 
 from __future__ import annotations
 
@@ -9,9 +9,26 @@ import requests
 from conftest import PROJECTS, VERIFIED, Place, forget, hand_over_images, lab_host, on_host, play
 
 
+@pytest.fixture(scope="module")
+def bare() -> Place:
+    """Another lab host, of Debian 12, on which there is nothing of ours."""
+    place = lab_host(system="bookworm")
+    forget(place)
+    return place
+
+
+# The host stays bare for this one alone: what a scenario leaves behind, the health tests meet.
+@pytest.mark.parametrize("playbook", ["verify.yml", "restart.yml"])
+def test_verb_needs_a_deployed_host(bare: Place, playbook: str) -> None:
+    """One sentence of ours instead of the engine's own error, where there may not even be an engine."""
+    run = play(playbook, limit=f"{bare.name},localhost")
+    assert run.status != 0
+    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.sentence
+
+
 @pytest.fixture(scope="module", params=["application", pytest.param("all", marks=pytest.mark.long)])
 def bookworm(deployed: str, request: pytest.FixtureRequest) -> Place:
-    """Another lab host, of Debian 12, with Scratch4School on it; so much of it built there, by its older engine."""
+    """That host with Scratch4School on it; so much of it built there, by its older engine."""
     place = lab_host(system="bookworm")
     forget(place, images=True)
     if request.param == "application":

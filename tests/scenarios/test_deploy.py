@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import HOST, ROOT, VERIFIED, Place, empty_host, finish, on_host, play, serving, start, status, wait_for
+from conftest import HOST, ROOT, VERIFIED, Place, finish, on_host, play, serving, start, status, wait_for
 from faults import journal
 
 
@@ -111,15 +111,6 @@ def test_wish_for_an_unknown_release_is_refused(deployed: str) -> None:
     activated = [entry["release"] for entry in ledger() if entry["outcome"] == "activated"]
     assert f"{activated[-1]} (current)" in run.sentence
     assert run.recap()["changed"] == 0
-
-
-@pytest.mark.parametrize("playbook", ["verify.yml", "restart.yml"])
-def test_verb_needs_a_deployed_host(deployed: str, playbook: str) -> None:
-    """One sentence of ours instead of the engine's own error, where there may not even be an engine."""
-    bare = empty_host()
-    run = play(playbook, limit=f"{bare.name},localhost")
-    assert run.status != 0
-    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.sentence
 
 
 def test_unit_is_the_handle_on_the_whole(deployed: str) -> None:
