@@ -271,7 +271,8 @@ def login(deployed: str) -> Callable[..., requests.Session]:
     """Log a person in through the provider; returns a browser that carries the session as the front end does."""
 
     # The lab's provider makes its access tokens from the second and the person, and refuses a person's second login
-    # within one second. Everybody therefore logs in once.
+    # within one second. Everybody therefore logs in once, and beside a class of a hundred only those do who come after
+    # pupil100.
     @functools.cache
     def as_person(name: str, url: str = deployed) -> requests.Session:
         browser = requests.Session()

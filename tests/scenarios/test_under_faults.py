@@ -116,7 +116,7 @@ def test_database_away_for_ten_seconds(
 ) -> None:
     """Meanwhile everybody gets a clear 503 and when to come back; afterwards all is well without anybody's doing."""
     begun = lesson(large, "--users", "10", "--seconds", "300", "--think", "0.5", "--allow-failures")
-    pupil = login("pupil05", large.url)
+    pupil = login("pupil105", large.url)
     on_host("sudo docker stop --time 5 scratch4school-postgres", large.name)
     stopped = time.monotonic()
     refused = pupil.get(f"{large.url}/backend/api/projects", timeout=30)
@@ -138,7 +138,7 @@ def test_database_comes_back_at_another_address(
 ) -> None:
     """Another container has got its address meanwhile: saves succeed again all the same, without anybody's doing."""
     begun = lesson(large, "--users", "10", "--seconds", "300", "--think", "0.5", "--allow-failures")
-    pupil = login("pupil19", large.url)
+    pupil = login("pupil119", large.url)
     content = (PROJECTS / "default.sb3").read_bytes()
 
     def save(method: str, address: str) -> requests.Response:
@@ -163,7 +163,7 @@ def test_database_comes_back_at_another_address(
 def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable[..., requests.Session]) -> None:
     """A save that does not fit is told so, the old work stays, and once there is room again the next save works."""
     uploads = "/var/lib/scratch4school/uploads"
-    url, pupil = small.url, login("pupil06", small.url)
+    url, pupil = small.url, login("pupil106", small.url)
     first, second = ((PROJECTS / name).read_bytes() for name in ("default.sb3", "variable_characters.sb3"))
 
     def save(address: str, method: str, content: bytes) -> requests.Response:
@@ -201,7 +201,7 @@ def test_full_disk_refuses_saves_and_loses_nothing(small: Place, login: Callable
 
 def test_tablets_with_bad_reception_hold_up_nobody(large: Place, login: Callable[..., requests.Session]) -> None:
     """Forty uploads that trickle, more than the application has threads: everybody else is served before they end."""
-    pupil = login("pupil07", large.url)
+    pupil = login("pupil107", large.url)
     parts = urlsplit(large.url)
     context = ssl.create_default_context(cafile=CA)
     head = (
