@@ -62,6 +62,10 @@ class Settings:
         except (ValueError, TypeError) as problem:
             raise Problem(f"{path} does not fit this program ({problem}); run deploy.yml again.") from problem
 
+    # What a sysadmin can do where there is too little room.
+    floor_name = "backup_floor_mb"
+    more_room = "Free some, mount a larger disk there, or let backup_repository be another machine."
+
     @property
     def is_local(self) -> bool:
         """Whether the repository is a folder of this host."""
@@ -151,7 +155,7 @@ def write_json(path: Path, content: Mapping[str, Any], mode: int = 0o640) -> Non
     new = path.with_name(f"{path.name}.new")
     with new.open("w") as file:
         os.fchmod(file.fileno(), mode)
-        json.dump(content, file, ensure_ascii=False, sort_keys=True)
+        json.dump(content, file, sort_keys=True)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
@@ -207,6 +211,5 @@ def need_room(settings: Settings, folder: Path, needed: int, purpose: str) -> No
     if free < needed + settings.floor_mb * 1_000_000:
         raise Problem(
             f"{purpose} needs about {megabytes(needed)} in {folder}, and {megabytes(settings.floor_mb * 1e6)} have to "
-            f"stay free (backup_floor_mb); there are {megabytes(free)}. Free some, mount a larger disk there, or let "
-            "backup_repository be another machine."
+            f"stay free ({settings.floor_name}); there are {megabytes(free)}. {settings.more_room}"
         )

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
-import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,131 +16,16 @@ from . import restore
 from .base import Problem, Settings, now, read_json, remember, say, write_json
 from .containers import Containers
 from .drill import drill
+from .program import locked, locking_options, run, stand_back
 from .repository import Repository
 from .take import KINDS, take
 
 HERE = Path(__file__).resolve().parent.parent
-BEAT_SECONDS = 60.0
-RETRY_SECONDS = 15.0
-
-# host_change.py lies beside the package on the host, as the program for slots has it.
-sys.path.insert(0, str(HERE))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it did what was asked."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # What was started is removed on the way out.
-    signal.signal(signal.SIGTERM, _stop)
-    options = _parser().parse_args(arguments)
-    os.umask(0o077)
-    import host_change
-
-    try:
-        settings = Settings.read(HERE / "settings.json")
-        options.act(settings, options)
-    except (Problem, host_change.ChangeError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
-    except OSError as problem:
-        print(f"{problem.filename or 'A file'} cannot be read or written: {problem.strerror}.", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _stop(number: int, _frame: object) -> None:
-    raise Problem(_Beat.lost or "Stopped before the end; nothing that was made so far counts.")
-
-
-class _Beat:
-    """Lets others see that this change lives, and ends it when the lock was taken away."""
-
-    lost = ""
-
-    def __init__(self, folder: str, run: str) -> None:
-        self._folder, self._run = folder, run
-        self._ended = threading.Event()
-
-    def __enter__(self) -> None:
-        threading.Thread(target=self._beat, daemon=True).start()
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _beat(self) -> None:
-        import host_change
-
-        while not self._ended.wait(BEAT_SECONDS):
-            try:
-                host_change.beat(self._folder, run=self._run)
-            except host_change.ChangeError as problem:
-                _Beat.lost = str(problem)
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except OSError:
-                continue
-
-
-@contextmanager
-def _locked(settings: Settings, options: argparse.Namespace, verb: str) -> Iterator[tuple[Containers, str]]:
-    """The host's lock: the one of the run that was named, or one of this process's own."""
-    import host_change
-
-    # One at a time also when the run that began the other one is gone: that one may still be at it.
-    Path(settings.directory).mkdir(mode=0o750, parents=True, exist_ok=True)
-    with (Path(settings.directory) / ".mutex").open("w") as mutex:
-        try:
-            fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise Problem(
-                "Another backup, restore or drill is at work on this host; try again when it has ended."
-            ) from problem
-        containers = Containers(settings, locked=True)
-        if options.run:
-            host_change.phase(settings.change_directory, run=options.run, name=verb)
-            with _Beat(settings.change_directory, options.run):
-                yield from _with(containers, options.run)
-            return
-        run = host_change.new_run()
-        with _patiently(settings, run, verb, options), _Beat(settings.change_directory, run):
-            yield from _with(containers, run)
-
-
-def _with(containers: Containers, run: str) -> Iterator[tuple[Containers, str]]:
-    containers.clear()
-    try:
-        yield containers, run
-    finally:
-        containers.clear()
-
-
-@contextmanager
-def _patiently(settings: Settings, run: str, verb: str, options: argparse.Namespace) -> Iterator[None]:
-    """Take the lock, and wait for it for as long as was said: a nightly backup may meet a deploy."""
-    import host_change
-
-    end = time.monotonic() + options.patience
-    while True:
-        try:
-            host_change.begin(
-                settings.change_directory, run=run, verb=verb,
-                owner=host_change.whoami(options.by or None), reason=options.reason, gone=options.gone or None,
-            )  # fmt: skip
-            break
-        except host_change.ChangeError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(RETRY_SECONDS)
-    outcome, why = "failed", ""
-    try:
-        yield
-        outcome = "done"
-    except BaseException as problem:
-        why = str(problem)
-        raise
-    finally:
-        host_change.end(settings.change_directory, run=run, outcome=outcome, reason=why[:300])
+    return run(_parser(), lambda: Settings.read(HERE / "settings.json"), arguments)
 
 
 def _make(settings: Settings, options: argparse.Namespace) -> None:
@@ -155,14 +36,9 @@ def _make(settings: Settings, options: argparse.Namespace) -> None:
     print("made" if made else "there")
 
 
-def _stand_back(settings: Settings) -> None:
-    """Let whatever serves pupils go first."""
-    os.setpriority(os.PRIO_PROCESS, 0, settings.niceness)
-
-
 def _take(settings: Settings, options: argparse.Namespace) -> None:
-    _stand_back(settings)
-    with _locked(settings, options, "backup") as (containers, run), _noted(settings, "backup"):
+    stand_back(settings)
+    with locked(settings, options, "backup") as (containers, run), _noted(settings, "backup"):
         take(settings, containers, options.kind, run)
 
 
@@ -177,7 +53,7 @@ def _noted(settings: Settings, what: str) -> Iterator[None]:
 
 
 def _prune(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "prune") as (containers, _), _noted(settings, "prune"):
+    with locked(settings, options, "prune") as (containers, _), _noted(settings, "prune"):
         repository = Repository(settings, containers)
         repository.unlock()
         print(repository.prune().strip())
@@ -185,7 +61,7 @@ def _prune(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _check(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "check") as (containers, _), _noted(settings, "check"):
+    with locked(settings, options, "check") as (containers, _), _noted(settings, "check"):
         repository = Repository(settings, containers)
         repository.unlock()
         began = time.monotonic()
@@ -195,8 +71,8 @@ def _check(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _drill(settings: Settings, options: argparse.Namespace) -> None:
-    _stand_back(settings)
-    with _locked(settings, options, "drill") as (containers, _):
+    stand_back(settings)
+    with locked(settings, options, "drill") as (containers, _):
         drill(settings, containers, options.backup)
 
 
@@ -220,22 +96,22 @@ def _look(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _fetch(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "fetch") as (containers, _):
+    with locked(settings, options, "fetch") as (containers, _):
         restore.fetch(settings, containers, options.backup)
 
 
 def _swap(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "swap") as (_, run):
+    with locked(settings, options, "swap") as (_, run):
         restore.swap(settings, run)
 
 
 def _undo(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "undo") as (_, run):
+    with locked(settings, options, "undo") as (_, run):
         restore.undo(settings, run, options.stay_closed)
 
 
 def _settle(settings: Settings, options: argparse.Namespace) -> None:
-    with _locked(settings, options, "settle"):
+    with locked(settings, options, "settle"):
         restore.settle(settings)
 
 
@@ -269,14 +145,7 @@ def _failed(settings: Settings, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="backups", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    locking = argparse.ArgumentParser(add_help=False)
-    locking.add_argument("--run", help="the change that has the host's lock; without it, this program takes it")
-    locking.add_argument("--by", default="", help="who asks, for lock and journal")
-    locking.add_argument("--reason", default="", help="why, for lock and journal")
-    locking.add_argument(
-        "--gone", default="", metavar="RUN", help="the change of which the caller knows that it is dead"
-    )
-    locking.add_argument("--patience", type=float, default=0, metavar="SECONDS", help="wait for the lock so long")
+    locking = locking_options()
 
     def add(name: str, act: Callable[[Settings, Any], None], text: str, locks: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, parents=[locking] if locks else [])

@@ -37,7 +37,7 @@ def last_words(text: str | bytes | None) -> str:
     """The line in which a program says what went wrong: the last that calls itself an error, else the last of all."""
     words = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"\b(FATAL|ERROR|[Ff]atal|[Ee]rror):", line)]
+    errors = [line for line in lines if re.search(r"^docker: |\b(FATAL|ERROR|[Ff]atal|[Ee]rror):", line)]
     return (errors or lines or ["it said nothing"])[-1]
 
 

@@ -6,27 +6,20 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from .base import Problem, Progress, Settings, empty_folder, megabytes, need_room, read_json, remember, say
-from .containers import FILES_GROUP, Containers, docker, last_words, must
-from .engines import DATABASE, SQLITE_FILE, Server, accept, roles_that_exist, sqlite_contents
+from .containers import FILES_GROUP, Containers, docker, last_words
+from .engines import DATABASE, SQLITE_FILE, accept, roles_that_exist, sqlite_contents
 from .live import OWNER, serving_release
 from .repository import Repository
 from .restore import compare, unpack
+from .scratch import ScratchServer
 
 SERVER = "scratch4school-drill"
-POSTGRES_USER = 10002
 APPLICATION_USER = 10001
-# A server that forgets everything with the drill need not write anything down for good.
-SERVER_START = (
-    "initdb --pgdata=/data/17 --username=postgres --encoding=UTF8 --locale-provider=builtin --builtin-locale=C.UTF-8 "
-    "--locale=C.UTF-8 --auth=trust >/dev/null && exec postgres -D /data/17 -c listen_addresses=127.0.0.1 -c fsync=off "
-    "-c full_page_writes=off -c synchronous_commit=off -c max_wal_size=2GB -c unix_socket_directories=/run/postgresql"
-)
 
 
 def drill(settings: Settings, containers: Containers, wish: str) -> None:
@@ -87,45 +80,10 @@ class _Postgres:
     def __init__(self, settings: Settings, containers: Containers, scratch: Path) -> None:
         self._settings = settings
         self._containers = containers
-        self._server = Server(SERVER)
-        self._data = empty_folder(scratch / "server", owner=POSTGRES_USER)
+        self._server = ScratchServer(SERVER, settings, containers, scratch / "server")
 
     def load(self, dump: Path, expected: dict[str, int]) -> None:
-        docker("rm", "--force", SERVER)
-        command = self._containers.command(
-            "sh", "-c", SERVER_START,
-            mounts=[(self._data, "/data", "rw")],
-            user=f"{POSTGRES_USER}:{POSTGRES_USER}",
-            image=self._settings.postgres_image,
-            options=[
-                f"--name={SERVER}",
-                "--detach",
-                "--tmpfs=/run/postgresql:mode=1777",
-                "--shm-size=256m",
-                "--log-driver=json-file",
-            ],
-        )  # fmt: skip
-        must(
-            *[each for each in command[1:] if each not in ("--rm", "--interactive")],
-            doing="Starting a server for the drill",
-        )
-        end = time.monotonic() + 90
-        while not self._server.answers():
-            if (
-                time.monotonic() > end
-                or docker("inspect", "--format={{.State.Running}}", SERVER).stdout.strip() != "true"
-            ):
-                raise Problem(
-                    f"The drill's server did not start: {last_words(docker('logs', '--tail', '3', SERVER).stderr)}"
-                )
-            time.sleep(0.3)
-        networks = must(
-            "inspect", "--format={{.HostConfig.NetworkMode}}", SERVER, doing="Looking at the drill's server"
-        ).strip()
-        if networks != "none":
-            raise Problem(
-                f"The drill's server is in the network {networks}, where the live one is; nothing was loaded."
-            )
+        self._server.start()
         self._server.sql(roles_that_exist(self._settings.database_roles), doing="Making the drill's roles")
         self._server.sql(
             f"CREATE DATABASE {DATABASE} OWNER {OWNER} TEMPLATE template0", doing="Making the drill's database"
@@ -135,7 +93,7 @@ class _Postgres:
 
     def migrate(self, image: str) -> str:
         # The drill's server asks nobody for a password, but the application insists on having one.
-        password = self._data.with_name("password")
+        password = self._server.folder.with_name("password")
         password.write_text("nobody-asks-for-it\n")
         password.chmod(0o444)
         return _migrate(

@@ -208,7 +208,7 @@ def swap(settings: Settings, run: str) -> None:
     if step not in STEPS[2:]:
         raise Problem("No backup is loaded that could become live; run restore.yml.")
     live = Live(settings)
-    tell_slots(settings, "close", "--run", run, "--reason", f"backup {begun['snapshot']} is being restored")
+    tell_slots(settings, "close", "--run", run, "--reason", f"restore.yml is bringing back {begun['snapshot']}")
     if step == "loaded":
         step = "closed"
         _keep(settings, step=step)
@@ -234,7 +234,7 @@ def _take_back(settings: Settings, run: str, begun: dict[str, Any]) -> None:
         say("The end of it had been decided already: what is live stays, and the rest of it is gone.")
         return
     if STEPS.index(begun["step"]) >= STEPS.index("closed"):
-        tell_slots(settings, "close", "--run", run, "--reason", f"the restore of {begun['snapshot']} is being undone")
+        tell_slots(settings, "close", "--run", run, "--reason", f"restore.yml takes back {begun['snapshot']}")
         live.swap_back(begun["step"], lambda to: _keep(settings, step=to))
     _forget(settings, live)
     remember(settings, "restore", ok=False, id=begun["snapshot"], undone=True)
