@@ -1,6 +1,7 @@
-"""The command line: serve, look after the database's schema, verify a running service, sweep."""
+"""The command line: serve, look after the database's schema, bring rows over, verify a running service, sweep."""
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -89,6 +90,41 @@ def db_upgrade(contract: bool, patience: int) -> int:
     return 0
 
 
+def adopt_look() -> int:
+    """Print what an old database holds, what is wrong with it, and which files its rows name, as JSON."""
+    from . import adoption
+
+    old, _ = config.load_or_exit(config.load_adoption, os.environ)
+    print(json.dumps(adoption.look(old), ensure_ascii=False))
+    return 0
+
+
+def adopt_transfer(cut: bool) -> int:
+    """Make the rows of our database those of an old one."""
+    from . import adoption
+
+    adoption.transfer(*_both_databases(), cut, say=lambda line: print(line, flush=True))
+    return 0
+
+
+def adopt_compare(cut: bool) -> int:
+    """Hold our database against an old one, row for row; 0 when there is no difference."""
+    from . import adoption
+
+    found = adoption.compare(*_both_databases(), cut, say=lambda line: print(line, flush=True))
+    for words in found.named:
+        print(f"DIFFERENT: {words}")
+    print(f"{sum(found.same.values()):,} rows are the same, {found.differences:,} differ")
+    return EX_PENDING if found.differences else 0
+
+
+def _both_databases() -> tuple[config.DatabaseSettings, config.DatabaseSettings]:
+    old, new = config.load_or_exit(config.load_adoption, os.environ)
+    if new is None:
+        raise SystemExit(_fail(EX_CONFIG, "SCRATCH4SCHOOL_DATABASE_URL is missing; it is where the old rows go."))
+    return old, new
+
+
 def verify(quick: bool) -> int:
     """Prove that the running service keeps its promises; 0 when all checks passed."""
     from .verification import run
@@ -163,6 +199,18 @@ def _parser() -> argparse.ArgumentParser:
         help="keep a file this long after it was first seen to be unnamed (default 48, at least 1)",
     )
     sweeper.set_defaults(run=sweep)
+    adopter = commands.add_parser(
+        "adopt", help="bring rows over from a database of the original, or of the other engine"
+    )
+    steps = adopter.add_subparsers(required=True, metavar="COMMAND")
+    steps.add_parser("look", help="print what is there and what is wrong with it, as JSON").set_defaults(run=adopt_look)
+    for name, run, text in (
+        ("transfer", adopt_transfer, "make our rows those of the old database, so often as you like"),
+        ("compare", adopt_compare, "hold both databases against each other, row for row"),
+    ):
+        step = steps.add_parser(name, help=text)
+        step.add_argument("--cut", action="store_true", help="cut values that are longer than their column")
+        step.set_defaults(run=run)
     database = commands.add_parser("db", help="the database's schema").add_subparsers(required=True, metavar="COMMAND")
     database.add_parser("check", help="print current and newest revision").set_defaults(run=db_check)
     database.add_parser("current", help="print the current revision").set_defaults(run=db_current)

@@ -174,6 +174,15 @@ def load_database(environment: Mapping[str, str]) -> DatabaseSettings:
     return database
 
 
+def load_adoption(environment: Mapping[str, str]) -> tuple[DatabaseSettings, DatabaseSettings | None]:
+    """The old database, which is only read, and the one to which its rows go, where one is named."""
+    reader = _Reader(environment)
+    old = _database(reader, "OLD_")
+    new = _database(reader) if reader.optional("DATABASE_URL") else None
+    reader.refuse_if_wrong()
+    return old, new
+
+
 class _Reader:
     """Reads single values and notes what is wrong instead of stopping at the first problem.
 
@@ -277,14 +286,15 @@ def _is_placeholder_host(host: str) -> bool:
     )
 
 
-def _database(reader: _Reader) -> DatabaseSettings:
-    url = _database_url(reader, "DATABASE_URL")
+def _database(reader: _Reader, which: str = "") -> DatabaseSettings:
+    url = _database_url(reader, f"{which}DATABASE_URL")
     password = None
-    if url.get_backend_name() == "postgresql":
-        password = reader.secret("DATABASE_PASSWORD_FILE", CLIENT_SECRET_LENGTH)
-    role = reader.optional("DATABASE_ROLE")
+    # Over a socket a server may know who comes; over the network nobody is let in without a password.
+    if url.get_backend_name() == "postgresql" and (url.host or reader.optional(f"{which}DATABASE_PASSWORD_FILE")):
+        password = reader.secret(f"{which}DATABASE_PASSWORD_FILE", CLIENT_SECRET_LENGTH)
+    role = reader.optional(f"{which}DATABASE_ROLE")
     if role is not None and not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", role):
-        reader.wrong("DATABASE_ROLE", f"must be a plain role name, not {role!r}.")
+        reader.wrong(f"{which}DATABASE_ROLE", f"must be a plain role name, not {role!r}.")
     return DatabaseSettings(url=url, password=password, role=role)
 
 
@@ -304,7 +314,7 @@ def _database_url(reader: _Reader, name: str) -> URL:
         reader.wrong(name, "must not contain the password; put it into a file and name that file.")
         return stand_in
     if url.drivername == "postgresql":
-        if not (url.host and url.database and url.username):
+        if not ((url.host or str(url.query.get("host", "")).startswith("/")) and url.database and url.username):
             reader.wrong(name, "must name user, host and database: postgresql://user@host:6432/name.")
         # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which is not what is installed here.
         return url.set(drivername="postgresql+psycopg2")

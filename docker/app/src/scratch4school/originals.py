@@ -25,6 +25,9 @@ _BASE_COLUMNS: dict[str, set[str]] = {
     "assets": {"id", "asset_id", "asset_type", "data_format", "size", "md5", "owner_id", "file_path", "created_at"},
     "backpack_items": {"id", "type", "name", "mime", "body", "thumbnail", "owner_id", "created_at", "updated_at"},
 }
+TABLES = frozenset(_BASE_COLUMNS)
+# What the original has had since it replaced personal projects by collaborative ones.
+_LATER = "collaborative_projects"
 _PRIMARY_KEYS = {"user_groups": {"user_id", "group_id"}, "project_groups": {"project_id", "group_id"}}
 
 
@@ -43,6 +46,11 @@ def recognise(connection: Connection) -> str | None:
     tables = set(inspector.get_table_names()) - {"alembic_version"}
     if not tables:
         return None
+    if _LATER in tables:
+        raise SchemaRefused(
+            f"This is a database of the original since it has collaborative projects (there is a table {_LATER}). Only "
+            "its personal projects, as they were until November 2025, are known here, so nothing is done to it."
+        )
     surprises = [f"the table {name} is missing" for name in sorted(_BASE_COLUMNS.keys() - tables)]
     surprises += [f"there is an unknown table {name}" for name in sorted(tables - _BASE_COLUMNS.keys())]
     for table in sorted(_BASE_COLUMNS.keys() & tables):
@@ -70,3 +78,14 @@ def _surprises(inspector: sa.Inspector, table: str) -> list[str]:
     if table == "assets" and ("asset_id",) not in unique:
         found.append("assets.asset_id is not unique")
     return found
+
+
+def shape(connection: Connection) -> str:
+    """Which of the original's databases a recognised one is, in words."""
+    inspector = sa.inspect(connection)
+    version = next((column for column in inspector.get_columns("projects") if column["name"] == "version"), None)
+    if version is None:
+        return "the original's, before its fix"
+    if version["default"] is None:
+        return "the original's, made after its fix"
+    return "the original's, from before its fix and upgraded in place"

@@ -258,7 +258,8 @@ def _only_one(engine: Engine, pause: Callable[[float], None], patience: float) -
 
 
 @contextmanager
-def _engine(settings: DatabaseSettings) -> Iterator[Engine]:
+def owner_engine(settings: DatabaseSettings) -> Iterator[Engine]:
+    """An engine that acts as the role that owns the tables, where one is named."""
     engine = make_engine(settings, connections=None)
     if settings.role is not None and not settings.is_sqlite:
         role = engine.dialect.identifier_preparer.quote(settings.role)
@@ -269,16 +270,22 @@ def _engine(settings: DatabaseSettings) -> Iterator[Engine]:
                 cursor.execute(f"SET ROLE {role}")
             connection.commit()
 
-    if settings.is_sqlite:
-        # Rebuilding a table drops it for a moment, which enforced references would forbid or, worse, follow.
-        @sa.event.listens_for(engine, "connect")
-        def loosen(connection: Any, _record: object) -> None:
-            connection.execute("PRAGMA foreign_keys = OFF")
-
     try:
         yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _engine(settings: DatabaseSettings) -> Iterator[Engine]:
+    with owner_engine(settings) as engine:
+        if settings.is_sqlite:
+            # Rebuilding a table drops it for a moment, which enforced references would forbid or, worse, follow.
+            @sa.event.listens_for(engine, "connect")
+            def loosen(connection: Any, _record: object) -> None:
+                connection.execute("PRAGMA foreign_keys = OFF")
+
+        yield engine
 
 
 def _refuse_broken_references(connection: Connection) -> None:

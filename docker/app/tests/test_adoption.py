@@ -1,0 +1,366 @@
+"""Rows of an old database come over whole, so often as one likes, and both are the same afterwards."""
+
+import gzip
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from conftest import PASSWORD, PostgresServer, database_environment
+
+from scratch4school import adoption, cli, config
+from scratch4school.config import DatabaseSettings
+from scratch4school.database import make_engine
+from scratch4school.schema import SchemaRefused
+
+LEGACY = Path(__file__).parent / "legacy"
+
+
+@dataclass
+class Old:
+    """An old database of a test."""
+
+    settings: DatabaseSettings
+    environment: dict[str, str]
+
+    def run(self, *statements: str) -> None:
+        """As the original does: on SQLite without a look at foreign keys."""
+        is_sqlite = self.settings.is_sqlite
+        engine = sa.create_engine(self.settings.url) if is_sqlite else make_engine(self.settings, None)
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+        engine.dispose()
+
+
+@pytest.fixture
+def old_of(
+    postgres: PostgresServer, postgres_binaries: Path, password_file: Path, tmp_path: Path
+) -> Iterator[Callable[[str], Old]]:
+    """Make one of the legacy databases by the first part of its file's name."""
+    made: list[str] = []
+
+    def make(name: str) -> Old:
+        if name.endswith("sqlite"):
+            file = tmp_path / f"{name}.db"
+            file.write_bytes(gzip.decompress((LEGACY / f"{name}.db.gz").read_bytes()))
+            url = f"sqlite:///{file}"
+        else:
+            database = f"old_{name.replace('-', '_')}"
+            postgres.execute(f"DROP DATABASE IF EXISTS {database}")
+            postgres.execute(f"CREATE DATABASE {database}")
+            made.append(database)
+            script = gzip.decompress((LEGACY / f"{name}.sql.gz").read_bytes())
+            psql = [postgres_binaries / "psql", "--quiet", "--set=ON_ERROR_STOP=1", "--no-psqlrc"]
+            address = f"postgresql://postgres:{PASSWORD}@127.0.0.1:{postgres.port}/{database}"
+            subprocess.run([*psql, address], input=script, check=True, stdout=subprocess.DEVNULL)
+            url = postgres.url(database)
+        environment = database_environment(url, password_file)
+        old = {name.replace("_DATABASE", "_OLD_DATABASE"): value for name, value in environment.items()}
+        return Old(config.load_database(environment), old)
+
+    yield make
+    for database in made:
+        postgres.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@pytest.fixture
+def new(database_url: str, password_file: Path) -> DatabaseSettings:
+    return config.load_database(database_environment(database_url, password_file))
+
+
+def rows(settings: DatabaseSettings, query: str) -> list[tuple[Any, ...]]:
+    engine = make_engine(settings, None)
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(query)]
+    finally:
+        engine.dispose()
+
+
+def quietly(_line: str) -> None:
+    pass
+
+
+def findings(old: Old) -> dict[str, int]:
+    return {one["finding"]: one["count"] for one in adoption.look(old.settings)["findings"]}
+
+
+@pytest.mark.parametrize("name", ["before-sqlite", "before-postgres", "after-postgres"])
+def test_a_school_comes_over_and_is_the_same(old_of: Callable[[str], Old], new: DatabaseSettings, name: str) -> None:
+    """All eight tables; a second time writes nothing."""
+    old = old_of(name)
+    moved = adoption.transfer(old.settings, new, False, quietly)
+    assert {table: one.new for table, one in moved.items() if one.new} == {
+        table: one.rows for table, one in moved.items()
+    }
+    assert (moved["users"].rows, moved["projects"].rows, moved["assets"].rows) == (60, 140, 43)
+    found = adoption.compare(old.settings, new, False, quietly)
+    assert (found.differences, sum(found.same.values())) == (0, sum(one.rows for one in moved.values()))
+    again = adoption.transfer(old.settings, new, False, quietly)
+    assert not any(one.new or one.changed or one.gone for one in again.values())
+
+
+@pytest.fixture
+def school(old_of: Callable[[str], Old], request: pytest.FixtureRequest) -> Old:
+    """The first school, on the engine that the test names, else on SQLite, which lets more dirt in."""
+    return old_of(getattr(request, "param", "before-sqlite"))
+
+
+BOTH = pytest.mark.parametrize("school", ["before-sqlite", "before-postgres"], indirect=True)
+
+
+@BOTH
+def test_values_arrive_as_what_they_are(school: Old, new: DatabaseSettings) -> None:
+    """JSON as JSON, moments to the microsecond and without a zone, titles with all their signs, paths cut."""
+    adoption.transfer(school.settings, new, False, quietly)
+    query = "SELECT id, name, created_at, updated_at FROM projects WHERE id IN (12, 17, 62) ORDER BY id"
+    there, here = ([tuple(map(str, row)) for row in rows(settings, query)] for settings in (school.settings, new))
+    assert there == here
+    assert [row[1] for row in here[:2]] == ["Weltraum 🚀🚀 – Kopie", 'Mein "bestes" Spiel']
+    assert len(here[2][1]) == 100
+    (path,) = rows(new, "SELECT sb3_file_path FROM projects WHERE id = 12")[0]
+    assert path == "projects/12_jorg.wei.sb3"
+    data = [value for (value,) in rows(new, "SELECT user_data FROM users ORDER BY id")]
+    parsed = [json.loads(value) if isinstance(value, str) else value for value in data]
+    assert all(isinstance(value, dict) for value in parsed)
+
+
+@BOTH
+def test_numbers_go_on_behind_all_that_were_given(school: Old, new: DatabaseSettings) -> None:
+    """145 is the highest project; PostgreSQL remembers more, and SQLite would have given the highest again."""
+    school.run("DELETE FROM project_groups WHERE project_id > 100", "DELETE FROM projects WHERE id > 100")
+    adoption.transfer(school.settings, new, False, quietly)
+    given = 145 if school.settings.url.get_backend_name() == "postgresql" else 100
+    statement = "INSERT INTO projects (name, owner_id) SELECT 'neu', min(id) FROM users RETURNING id"
+    engine = make_engine(new, None)
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql(statement).scalar() == given + 1
+    engine.dispose()
+
+
+@BOTH
+def test_what_changes_meanwhile_is_all_that_is_written_again(school: Old, new: DatabaseSettings) -> None:
+    """The difference between two transfers: new, changed and gone, also where others refer to it."""
+    adoption.transfer(school.settings, new, False, quietly)
+    school.run(
+        "UPDATE projects SET name = 'anders' WHERE id = 12",
+        "INSERT INTO projects (id, name, owner_id) SELECT 999, 'neu', min(id) FROM users",
+        "INSERT INTO users (id, username) VALUES ('neu', 'Neu')",
+        "DELETE FROM project_groups WHERE project_id = 2",
+        "DELETE FROM projects WHERE id = 2",
+    )
+    shared = rows(new, "SELECT count(*) FROM project_groups WHERE project_id = 2")[0][0]
+    differs = adoption.compare(school.settings, new, False, quietly)
+    assert differs.differences == 4 + shared
+    assert {"projects 12 differs in name", "projects 999 is not here", "projects 2 is not in the old database"} < {
+        *differs.named
+    }
+    moved = adoption.transfer(school.settings, new, False, quietly)
+    written = {
+        name: (one.new, one.changed, one.gone) for name, one in moved.items() if one.new + one.changed + one.gone
+    }
+    assert written == {"users": (1, 0, 0), "projects": (1, 1, 1), "project_groups": (0, 0, shared)}
+    assert adoption.compare(school.settings, new, False, quietly).differences == 0
+
+
+def test_groups_that_exchange_their_names_are_written_anew(school: Old, new: DatabaseSettings) -> None:
+    """One by one their unique names would collide; told aloud, and the same afterwards."""
+    adoption.transfer(school.settings, new, False, quietly)
+    swap = "UPDATE groups SET external_id = '{}' WHERE id = {}"
+    (first,), (second,) = rows(school.settings, "SELECT external_id FROM groups WHERE id IN (1, 2) ORDER BY id")
+    school.run(swap.format("nobody", 1), swap.format(first, 2), swap.format(second, 1))
+    said: list[str] = []
+    adoption.transfer(school.settings, new, False, said.append)
+    assert "Some changes cannot be made one by one; all rows are written anew." in said
+    assert adoption.compare(school.settings, new, False, quietly).differences == 0
+
+
+def test_look_names_what_is_wrong_and_no_people(school: Old) -> None:
+    """The faults that the fixture's README lists for its rows, by number; the files that rows name."""
+    seen = adoption.look(school.settings)
+    assert seen["shape"] == "the original's, before its fix"
+    assert seen["rows"] == seen["become"]
+    assert (seen["rows"]["users"], seen["rows"]["projects"], seen["rows"]["backpack_items"]) == (60, 140, 30)
+    assert sum(seen["sessions"].values()) == 40
+    found = {one["finding"]: one for one in seen["findings"]}
+    assert (found["no_file"]["where"], found["shared_with_nobody"]["where"]) == (["projects 103"], ["projects 53"])
+    assert set(found) == {"no_file", "shared_with_nobody"}
+    files = seen["files"]
+    assert files["projects/12_jorg.wei.sb3"] == {"kind": "project", "by": ["projects 12"]}
+    assert all(len(one["md5"]) == 32 and one["size"] for one in files.values() if one["kind"] == "asset")
+    titles = {title for (title,) in rows(school.settings, "SELECT name FROM projects")}
+    assert not [title for title in titles if len(title) > 4 and title in json.dumps(seen, ensure_ascii=False)]
+
+
+DIRT = """UPDATE projects SET owner_id = 'verschwunden' WHERE id = 12;
+INSERT INTO user_groups (user_id, group_id) VALUES ('niemand', 1);
+INSERT INTO project_groups (project_id, group_id) VALUES (4711, 1), (17, 4711);
+INSERT INTO oauth_sessions (id, user_id, access_token, expires_at) VALUES ('s', 'niemand', 't', '2026-01-01 00:00:00');
+UPDATE projects SET name = name || substr('0123456789', 1, 5) WHERE id = 62;
+UPDATE projects SET sb3_file_path = '/elsewhere/12.sb3' WHERE id = 17;
+UPDATE users SET user_data = json_quote(user_data) WHERE id = 'jörg.weiß';
+UPDATE users SET user_data = '{half' WHERE id = '2ee48c53-ac59-42f1-a4dd-8daeb5aef6fb';
+UPDATE backpack_items SET thumbnail = 'gone' WHERE id = (SELECT min(id) FROM backpack_items)
+"""
+
+
+def test_dirt_is_found_and_has_rules(school: Old, new: DatabaseSettings) -> None:
+    """What SQLite without foreign keys lets in: each is found, named, and comes over by its rule."""
+    school.run(*DIRT.split(";\n"))
+    seen = adoption.look(school.settings)
+    assert {one["finding"]: one["count"] for one in seen["findings"]} == {
+        "no_file": 1,
+        "outside": 1,
+        "unknown_owner": 1,
+        "left_out": 4,
+        "as_text": 1,
+        "broken_json": 1,
+        "too_long": 1,
+        "shared_with_nobody": 1,
+        "lacking_asset": 1,
+    }
+    assert (seen["become"]["users"], seen["become"]["user_groups"]) == (61, 90)
+    with pytest.raises(SchemaRefused, match=r"such as projects 62 \(name: 105 characters, 100 fit\)"):
+        adoption.transfer(school.settings, new, False, quietly)
+    assert rows(new, "SELECT count(*) FROM users") == [(0,)]
+    adoption.transfer(school.settings, new, True, quietly)
+    assert adoption.compare(school.settings, new, True, quietly).differences == 0
+    assert rows(new, "SELECT username, role FROM users WHERE id = 'verschwunden'") == [("verschwunden", None)]
+    assert rows(new, "SELECT length(name) FROM projects WHERE id = 62") == [(100,)]
+
+
+def test_doubled_assets_come_over_once(school: Old, new: DatabaseSettings) -> None:
+    """By the new constraint one content and type is there once: the one with the lowest number, as ever."""
+    school.run(
+        "INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path) "
+        "SELECT 999, 'x', asset_type, data_format, size, md5, owner_id, file_path FROM assets WHERE id = 1"
+    )
+    assert findings(school)["doubled"] == 1
+    assert adoption.transfer(school.settings, new, False, quietly)["assets"].rows == 43
+    assert adoption.compare(school.settings, new, False, quietly).differences == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "sentence"),
+    [
+        ("CREATE TABLE collaborative_projects (id INTEGER)", "since it has collaborative projects"),
+        ("CREATE TABLE noten (id INTEGER)", "there is an unknown table noten"),
+        ("ALTER TABLE users ADD COLUMN klasse TEXT", "there is an unknown column users.klasse"),
+        ("DROP TABLE backpack_items", "the table backpack_items is missing"),
+    ],
+)
+def test_unknown_shapes_are_refused_by_name(school: Old, new: DatabaseSettings, statement: str, sentence: str) -> None:
+    """A sentence that says what was found, and nothing is written."""
+    school.run(statement)
+    for work in (
+        lambda: adoption.look(school.settings),
+        lambda: adoption.transfer(school.settings, new, False, quietly),
+    ):
+        with pytest.raises(SchemaRefused, match=sentence):
+            work()
+    assert rows(new, "SELECT count(*) FROM users") == [(0,)]
+
+
+def test_an_empty_old_database_is_no_school(empty_url: str, password_file: Path) -> None:
+    """A mistyped path or an empty dump would bring over nothing, and look like a success."""
+    with pytest.raises(SchemaRefused, match="no table in it"):
+        adoption.look(config.load_database(database_environment(empty_url, password_file)))
+
+
+def test_ours_comes_over_with_its_versions(
+    migrated: dict[str, str], postgres: PostgresServer, password_file: Path, new: DatabaseSettings, tmp_path: Path
+) -> None:
+    """From one of our engines to the other: every table, kept versions too."""
+    source = tmp_path / "ours.db"
+    shutil.copy(sa.make_url(migrated["sqlite"]).database or "", source)
+    old = config.load_database(database_environment(f"sqlite:///{source}", password_file))
+    engine = make_engine(old, None)
+    with engine.begin() as connection:
+        for statement in (
+            "INSERT INTO users (id, username) VALUES ('ada', 'Ada')",
+            "INSERT INTO projects (id, name, version, owner_id, is_published) VALUES (7, 'Katze', 3, 'ada', 1)",
+            "INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by) "
+            "VALUES (7, 2, 'projects/a.sb3', 10, 'aa', 'ada'), (7, 3, 'projects/b.sb3', 11, 'bb', 'ada')",
+            "DELETE FROM projects WHERE id = 8",
+        ):
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    moved = adoption.transfer(old, new, False, quietly)
+    assert (moved["projects"].new, moved["project_revisions"].new) == (1, 2)
+    assert adoption.compare(old, new, False, quietly).differences == 0
+    assert rows(new, "SELECT version, is_published FROM projects") in ([(3, 1)], [(3, True)])
+
+
+def test_ours_that_does_not_fit_is_refused_too(
+    migrated: dict[str, str], password_file: Path, new: DatabaseSettings, tmp_path: Path
+) -> None:
+    """SQLite holds whatever length; before anything is written, with the row's number."""
+    source = tmp_path / "ours.db"
+    shutil.copy(sa.make_url(migrated["sqlite"]).database or "", source)
+    old = config.load_database(database_environment(f"sqlite:///{source}", password_file))
+    engine = make_engine(old, None)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO users (id, username) VALUES ('ada', 'Ada')")
+        connection.exec_driver_sql("INSERT INTO projects (id, name, owner_id) VALUES (7, ?, 'ada')", ("x" * 101,))
+    engine.dispose()
+    with pytest.raises(SchemaRefused, match=r"projects 7 \(name: 101 characters, 100 fit\)"):
+        adoption.transfer(old, new, False, quietly)
+    assert rows(new, "SELECT count(*) FROM users") == [(0,)]
+
+
+def test_rows_that_came_otherwise_are_a_difference(school: Old, new: DatabaseSettings) -> None:
+    """A pupil who saved in the new school before the old one came over would lose that."""
+    adoption.transfer(school.settings, new, False, quietly)
+    engine = make_engine(new, None)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO project_revisions (project_id, version, file_path, saved_by) VALUES (12, 1, 'x', 'jörg.weiß')"
+        )
+    engine.dispose()
+    found = adoption.compare(school.settings, new, False, quietly)
+    assert found.named == ["project_revisions: 1 rows that did not come from the old database"]
+
+
+def test_the_rows_need_our_newest_schema(school: Old, empty_url: str, password_file: Path) -> None:
+    """The migration is a step of its own, the same as everywhere."""
+    empty = config.load_database(database_environment(empty_url, password_file))
+    with pytest.raises(SchemaRefused, match="run `scratch4school db upgrade` first"):
+        adoption.transfer(school.settings, empty, False, quietly)
+
+
+def test_command_line(
+    school: Old,
+    new: DatabaseSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Look prints JSON, transfer a line a table, compare a sum and its verdict as exit status."""
+    for name, value in school.environment.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["adopt", "look"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"]["projects"] == 140
+    with pytest.raises(SystemExit) as refused:
+        cli.main(["adopt", "transfer"])
+    assert refused.value.code == config.EX_CONFIG
+    capsys.readouterr()
+    monkeypatch.setenv(
+        "SCRATCH4SCHOOL_DATABASE_URL", new.url.render_as_string(hide_password=False).replace("+psycopg2", "")
+    )
+    if not new.is_sqlite:
+        password = tmp_path / "password"
+        password.write_text(PASSWORD)
+        monkeypatch.setenv("SCRATCH4SCHOOL_DATABASE_PASSWORD_FILE", str(password))
+    assert cli.main(["adopt", "transfer"]) == 0
+    assert "projects: 140 rows: 140 new, 0 changed, 0 gone" in capsys.readouterr().out
+    assert cli.main(["adopt", "compare"]) == 0
+    assert "452 rows are the same, 0 differ" in capsys.readouterr().out
+    school.run("UPDATE projects SET name = 'anders' WHERE id = 12")
+    assert cli.main(["adopt", "compare"]) == 1
+    assert "DIFFERENT: projects 12 differs in name" in capsys.readouterr().out
