@@ -470,11 +470,11 @@ def test_closed_nobody_gets_in_until_a_slot_is_entered(lab: Lab, capsys: pytest.
     lab.containers(**serving(), green={"state": "created", "release": "a"})
     lab.point("blue")
     lab.lock()
-    assert lab.run("close", "--run", "r1", "--reason", "backup 1a2b is being restored") == 0
+    assert lab.run("close", "--run", "r1", "--reason", "restore.yml is bringing back 1a2b") == 0
     assert lab.state("app-blue") == "exited"
     assert lab.run("start") == 0
     assert (lab.state("app-blue"), lab.state("proxy")) == ("exited", "running")
-    assert "because backup 1a2b is being restored" in capsys.readouterr().out
+    assert "because restore.yml is bringing back 1a2b" in capsys.readouterr().out
     assert lab.run("restart", "--run", "r1") == 1
     assert "-e undo=true" in capsys.readouterr().err
     assert lab.run("enter", "green", "--run", "r1") == 0
