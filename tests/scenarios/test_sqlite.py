@@ -31,7 +31,7 @@ def test_engine_is_not_switched(small: Place) -> None:
     run = play("deploy.yml", "--extra-vars", "database_engine=postgres", limit=f"{small.name},localhost")
     assert run.status != 0
     assert f"{small.name} runs on sqlite; its rows are in /var/lib/scratch4school/database" in run.sentence
-    assert "Set database_engine: sqlite." in run.sentence
+    assert "Set database_engine: sqlite, or move them: move-to-postgres.yml." in run.sentence
     assert run.recap(small.name)["changed"] == 0
 
 
