@@ -1,0 +1,279 @@
+"""Looks for what contradicts itself in PgBouncer's files, and for what is legal and unwise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .ini import Configuration, Finding
+from .keys import KEYS
+from .values import understood
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What surrounds PgBouncer; None is unknown, and nothing is said about it.
+
+    :param users: the userlist: name to password or secret.
+    :param userlist: the userlist's file.
+    :param max_connections: connections that PostgreSQL accepts, those reserved for superusers already taken off.
+    :param open_files: file descriptors that PgBouncer may have.
+    """
+
+    users: Mapping[str, str] | None = None
+    userlist: str = "userlist.txt"
+    max_connections: int | None = None
+    open_files: int | None = None
+
+
+def check(configuration: Configuration, circumstances: Circumstances | None = None) -> list[Finding]:
+    """Give everything there is to say about a configuration, errors first, each in the order of the files."""
+    around = circumstances or Circumstances()
+    findings = [
+        *configuration.findings,
+        *contradictions(configuration),
+        *_room(configuration, around),
+        *_secrets(configuration, around),
+        *_unwise(configuration),
+    ]
+    return sorted(dict.fromkeys(findings), key=lambda finding: (not finding.error, finding.file, finding.line))
+
+
+class _Said:
+    """A configuration as PgBouncer will have it: what was said, or its own default."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.findings: list[Finding] = []
+
+    def __getitem__(self, key: str) -> object:
+        if key in self.configuration.pooler:
+            return self.configuration.pooler[key]
+        return understood(key, KEYS[key], KEYS[key].default) if KEYS[key].default else ""
+
+    def number(self, key: str) -> float:
+        """Give a number."""
+        value = self[key]
+        return value if isinstance(value, (int, float)) else 0
+
+    def find(self, text: str, key: str, *, error: bool = True) -> None:
+        """Say something about a setting."""
+        self.findings.append(Finding(*self.configuration.place("pgbouncer", "", key), text, error))
+
+    def find_named(self, text: str, section: str, name: str, *, error: bool = True) -> None:
+        """Say something about a line of another section."""
+        self.findings.append(Finding(*self.configuration.place(section, name), text, error))
+
+
+def contradictions(configuration: Configuration) -> list[Finding]:
+    """Give what keeps PgBouncer from starting, or from doing what was said, by the file alone."""
+    said = _Said(configuration)
+    client_tls, server_tls, auth = said["client_tls_sslmode"], said["server_tls_sslmode"], said["auth_type"]
+    verified = ("verify-ca", "verify-full")
+    certificate = said["client_tls_cert_file"] and said["client_tls_key_file"]
+    smallest, largest = said.number("min_pool_size"), said.number("default_pool_size")
+    rules = (
+        (
+            client_tls != "disable" and not certificate,
+            "client_tls_sslmode",
+            "client_tls_sslmode needs client_tls_cert_file and client_tls_key_file.",
+        ),
+        (
+            client_tls in verified and not said["client_tls_ca_file"],
+            "client_tls_sslmode",
+            f"client_tls_sslmode {client_tls} needs client_tls_ca_file.",
+        ),
+        (
+            server_tls in verified and not said["server_tls_ca_file"],
+            "server_tls_sslmode",
+            f"server_tls_sslmode {server_tls} needs server_tls_ca_file.",
+        ),
+        (
+            bool(said["server_tls_cert_file"]) != bool(said["server_tls_key_file"]),
+            "server_tls_cert_file" if said["server_tls_cert_file"] else "server_tls_key_file",
+            "server_tls_cert_file and server_tls_key_file need each other.",
+        ),
+        (
+            smallest > largest,
+            "min_pool_size",
+            f"min_pool_size is {smallest}, but a pool never holds more than default_pool_size, {largest}.",
+        ),
+        (
+            not said["listen_addr"] and not said["unix_socket_dir"],
+            "listen_addr",
+            "there is neither listen_addr nor unix_socket_dir, so nobody can connect.",
+        ),
+        (auth == "hba" and not said["auth_hba_file"], "auth_type", "auth_type hba needs auth_hba_file."),
+        (
+            auth == "cert" and client_tls not in verified,
+            "auth_type",
+            "auth_type cert needs client_tls_sslmode verify-full: without a certificate nobody comes in.",
+        ),
+        (auth == "pam" and said["auth_user"], "auth_user", "auth_type pam does not go with auth_user."),
+    )
+    for applies, key, sentence in rules:
+        if applies:
+            said.find(sentence, key)
+    for name, given in configuration.values["databases"].items():
+        size, least = given.get("pool_size", largest), given.get("min_pool_size", 0)
+        if name == "pgbouncer":
+            said.find_named("the database name “pgbouncer” is taken by PgBouncer's own console.", "databases", name)
+        if auth == "any" and "user" not in given:
+            said.find_named(f"auth_type any needs a user for the database “{name}”.", "databases", name)
+        if isinstance(size, (int, float)) and isinstance(least, int) and least > size:
+            said.find_named(f"min_pool_size of “{name}” is above its pool's size, {size}.", "databases", name)
+    for name, given in configuration.values["peers"].items():
+        if not name.isdecimal() or not 0 < int(name) <= KEYS["peer_id"].high:
+            said.find_named(f"the peer “{name}” must be a number from 1 to {KEYS['peer_id'].high}.", "peers", name)
+        if "host" not in given:
+            said.find_named(f"the peer “{name}” has no host.", "peers", name)
+    return said.findings
+
+
+def pools(configuration: Configuration) -> dict[str, int]:
+    """Give the server connections of each database's pool for one user, its reserve and its lid included."""
+    said = _Said(configuration)
+    sums = {}
+    for name, given in configuration.values["databases"].items():
+        largest = int(str(given.get("pool_size", said["default_pool_size"])))
+        reserve = int(str(given.get("reserve_pool_size", said["reserve_pool_size"])))
+        lid = int(str(given.get("max_db_connections", said["max_db_connections"])))
+        sums[name] = min(largest + reserve, lid or largest + reserve)
+    return sums
+
+
+def _room(configuration: Configuration, around: Circumstances) -> list[Finding]:
+    """Give what does not fit into PostgreSQL, or into the process."""
+    said = _Said(configuration)
+    sums = pools(configuration)
+    servers = sum(sums.values())
+    written = " + ".join(f"{amount} for “{name}”" for name, amount in sums.items())
+    if around.max_connections is not None and servers > around.max_connections:
+        said.find(
+            f"the pools may open {written} = {servers} server connections, but PostgreSQL has room for "
+            f"{around.max_connections}; make them smaller or raise max_connections.",
+            "default_pool_size",
+        )
+    files = int(said.number("max_client_conn")) + servers
+    if around.open_files is not None and files > around.open_files:
+        said.find(
+            f"{said['max_client_conn']} clients and {servers} servers are {files} connections, but PgBouncer may have "
+            f"{around.open_files} open files; raise the limit (ulimit -n, LimitNOFILE=) or lower max_client_conn.",
+            "max_client_conn",
+        )
+    if said.number("max_client_conn") < servers:
+        said.find(
+            f"max_client_conn is {said['max_client_conn']}, fewer than the {servers} server connections of the pools; "
+            "clients are meant to be the many.",
+            "max_client_conn",
+            error=False,
+        )
+    return said.findings
+
+
+def _secrets(configuration: Configuration, around: Circumstances) -> list[Finding]:
+    """Give what does not go together in the userlist. No secret is told."""
+    said = _Said(configuration)
+    wants_passwords = said["auth_type"] in ("md5", "scram-sha-256", "plain")
+    if wants_passwords and not said["auth_file"] and not said["auth_user"]:
+        said.find("there is neither auth_file nor auth_user, so nobody comes in.", "auth_type", error=False)
+    if around.users is None:
+        return said.findings
+    for name, secret in around.users.items():
+        if said["auth_type"] == "scram-sha-256" and secret.startswith("md5") and len(secret) == 35:
+            said.find(
+                f"“{name}” has an MD5 hash in {around.userlist}, with which nobody passes auth_type scram-sha-256; "
+                "give the password, or PostgreSQL's own SCRAM secret.",
+                "auth_type",
+            )
+    for name, given in configuration.values["databases"].items():
+        user = given.get("user")
+        if not isinstance(user, str) or given.get("password"):
+            continue
+        if user not in around.users:
+            text = f"the user “{user}” of “{name}” is not in {around.userlist}; PgBouncer has no password for it."
+            said.find_named(text, "databases", name, error=False)
+        elif around.users[user].startswith("SCRAM-SHA-256$"):
+            text = (
+                f"the user “{user}” of “{name}” has a SCRAM secret in {around.userlist}, with which PgBouncer cannot "
+                "log in where the database names its user; give the password."
+            )
+            said.find_named(text, "databases", name)
+    for key in ("admin_users", "stats_users"):
+        names = said[key]
+        for user in names if isinstance(names, list) else []:
+            if user not in around.users and said["auth_type"] != "any":
+                said.find(f"“{user}” of {key} is not in {around.userlist}, so cannot come in.", key, error=False)
+    return said.findings
+
+
+def _unwise(configuration: Configuration) -> list[Finding]:
+    """Give what is legal and, for an application behind it, seldom meant."""
+    said = _Said(configuration)
+    auth, mode, reset = said["auth_type"], said["pool_mode"], said["server_reset_query"]
+    shared = mode in ("transaction", "statement")
+    ignored = said["ignore_startup_parameters"]
+    rules = (
+        (
+            not configuration.values["databases"],
+            "listen_addr",
+            "there is no database, so nobody can connect to anything but the console.",
+        ),
+        (auth in ("trust", "any"), "auth_type", f"auth_type {auth} lets in whoever reaches it."),
+        (auth == "plain", "auth_type", "auth_type plain sends passwords as they are."),
+        (
+            mode == "statement",
+            "pool_mode",
+            "pool_mode statement refuses every transaction of more than one statement.",
+        ),
+        (
+            shared and "server_reset_query" in configuration.pooler and reset and not said["server_reset_query_always"],
+            "server_reset_query",
+            "server_reset_query is not used in transaction mode; clients must not keep anything in their session.",
+        ),
+        (
+            shared and said["server_reset_query_always"],
+            "server_reset_query_always",
+            "server_reset_query_always costs a round trip per transaction, and hides that clients use their session.",
+        ),
+        (
+            not shared and not reset,
+            "server_reset_query",
+            "without server_reset_query the next client of a session gets what the last one left in it.",
+        ),
+        (
+            "extra_float_digits" not in (ignored if isinstance(ignored, list) else ()),
+            "ignore_startup_parameters",
+            "ignore_startup_parameters lacks extra_float_digits; JDBC and others send it and are refused.",
+        ),
+        (
+            said.number("query_wait_timeout") == 0,
+            "query_wait_timeout",
+            "query_wait_timeout 0 lets clients wait forever when PostgreSQL is away.",
+        ),
+        (
+            shared and said.number("idle_transaction_timeout") == 0,
+            "idle_transaction_timeout",
+            "without idle_transaction_timeout a forgotten transaction holds a server connection for good.",
+        ),
+        (
+            said.number("reserve_pool_size") and not said.number("reserve_pool_timeout"),
+            "reserve_pool_timeout",
+            "reserve_pool_timeout 0 switches the reserve off.",
+        ),
+        (
+            said.number("server_lifetime") == 0,
+            "server_lifetime",
+            "server_lifetime 0 opens a server connection anew each time.",
+        ),
+        (
+            said.number("query_timeout"),
+            "query_timeout",
+            "query_timeout breaks connections; PostgreSQL's statement_timeout ends the statement alone.",
+        ),
+        (said.number("verbose"), "verbose", "verbose writes statements, and what is in them, into the log."),
+    )
+    for applies, key, sentence in rules:
+        if applies:
+            said.find(sentence, key, error=False)
+    return said.findings

@@ -1,0 +1,154 @@
+#!/usr/bin/python
+"""Writes PgBouncer's two files from an intent, and says which of the changes a RELOAD takes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.pgbouncer_config import (
+    PgbouncerConfigError,
+    changes,
+    check,
+    read_ini,
+    read_userlist,
+    render_ini,
+    render_userlist,
+)
+
+DOCUMENTATION = r"""
+module: pgbouncer_config
+short_description: Write pgbouncer.ini and userlist.txt from an intent
+description:
+  - Renders both files as C(scripts/pgbouncer-config render) does and replaces each as a whole where it differs.
+    Nothing is written when the intent is refused.
+  - A diff shows pgbouncer.ini; of userlist.txt it shows names alone.
+options:
+  path:
+    description: The folder of both files. It must exist, unless in check mode.
+    type: path
+    required: true
+  intent:
+    description: What is wanted of PgBouncer; see C(scripts/pgbouncer-config render --help).
+    type: dict
+    required: true
+  users:
+    description: Name to password, or to a SCRAM secret as PostgreSQL stores it.
+    type: dict
+    required: true
+  uid:
+    description: User and group as which PgBouncer runs. It may read pgbouncer.ini, and nobody else userlist.txt.
+    type: int
+    required: true
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+author:
+  - The Scratch4School deployment project
+"""
+
+EXAMPLES = r"""
+- name: Write its configuration and its users
+  pgbouncer_config:
+    path: /etc/scratch4school/pgbouncer
+    intent:
+      databases: {scratch4school: {host: /run/postgresql}}
+    users: "{{ pgbouncer_users }}"
+    uid: 10003
+"""
+
+RETURN = r"""
+differences:
+  description: The settings that changed, one sentence each, with what it takes for them to hold.
+  returned: success
+  type: list
+  elements: str
+restart:
+  description: Whether one of them needs a restart; a RELOAD takes in the others.
+  returned: success
+  type: bool
+warnings:
+  description: What is legal in the intent and unwise.
+  returned: when there is something
+  type: list
+  elements: str
+"""
+
+
+def text_of(file: Path) -> str:
+    """Read a file; one that is not there is empty."""
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def names_of(userlist: str) -> str:
+    """Give a userlist without its secrets."""
+    return "".join(f"{name}\n" for name in read_userlist(userlist)[0])
+
+
+def put(module: AnsibleModule, file: Path, text: str, owner: str, group: str, mode: int) -> bool:
+    """Replace a file as a whole where its text differs, and set whose it is; say whether anything was not so."""
+    changed = text_of(file) != text
+    if changed and not module.check_mode:
+        # Ansible removes its own folder at the end, whatever happens in between.
+        draft = Path(module.tmpdir) / file.name
+        draft.touch(mode=0o600)
+        draft.write_text(text, encoding="utf-8")
+        module.atomic_move(str(draft), str(file))
+    if not file.exists():
+        return changed
+    arguments = {
+        "path": str(file),
+        "owner": owner,
+        "group": group,
+        "mode": mode,
+        "secontext": [],
+        "attributes": None,
+    }
+    return module.set_fs_attributes_if_different(arguments, changed)
+
+
+def main() -> None:
+    """Render both, and write only what differs."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "intent": {"type": "dict", "required": True},
+            "users": {"type": "dict", "required": True, "no_log": True},
+            "uid": {"type": "int", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    folder, uid = Path(module.params["path"]), str(module.params["uid"])
+    ini, userlist = folder / "pgbouncer.ini", folder / "userlist.txt"
+    try:
+        # Both are rendered before either is written, so that a mistake in the second does not leave a mixture behind.
+        text = render_ini(module.params["intent"])
+        secrets = render_userlist(module.params["users"])
+        before, names = text_of(ini), names_of(text_of(userlist))
+        changed = put(module, ini, text, "root", uid, 0o640)
+        changed = put(module, userlist, secrets, uid, uid, 0o400) or changed
+    except (PgbouncerConfigError, OSError) as problem:
+        module.fail_json(msg=str(problem))
+    differences = changes(read_ini(before), read_ini(text)) if before else []
+    for finding in check(read_ini(text)):
+        module.warn(finding.text)
+    module.exit_json(
+        changed=changed,
+        differences=[str(difference) for difference in differences],
+        restart=any(difference.restart for difference in differences),
+        diff=[
+            {"before_header": str(ini), "after_header": str(ini), "before": before, "after": text},
+            {
+                "before_header": str(userlist),
+                "after_header": str(userlist),
+                "before": names,
+                "after": names_of(secrets),
+            },
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

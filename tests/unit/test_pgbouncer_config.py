@@ -1,0 +1,438 @@
+"""PgBouncer's files read, checked, imported and compared; every setting known, and nothing said of a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.pgbouncer_config import (
+    KEYS,
+    SECTIONS,
+    Circumstances,
+    Configuration,
+    PgbouncerConfigError,
+    changes,
+    check,
+    check_intent,
+    intent_of,
+    pool_table,
+    pools_of,
+    read_ini,
+    read_userlist,
+    render_ini,
+    running,
+    size,
+)
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pgbouncer-config"
+
+# What administrators write, in the shapes in which it is met: packaged, by hand, in a container, with peers, by query.
+FOUND = {
+    "packaged": """\
+;; database name = connect string
+[databases]
+;foodb =
+shop = host=db.example.org port=5433 user=shop password='it''s a secret' pool_size=10 reserve_pool=2
+
+[users]
+
+[pgbouncer]
+logfile = /var/log/postgresql/pgbouncer.log
+pidfile = /var/run/postgresql/pgbouncer.pid
+listen_addr = 127.0.0.1
+listen_port = 6432
+unix_socket_dir = /var/run/postgresql
+auth_type = md5
+auth_file = /etc/pgbouncer/userlist.txt
+""",
+    "by hand": """\
+[databases]
+a=host=127.0.0.1
+b = dbname=bb connect_query='SET x TO ''y'''
+* = host=/run/postgresql auth_dbname=postgres
+[pgbouncer]
+pool_mode=Transaction
+listen_addr=*
+  max_client_conn    =   1000
+default_pool_size = 0x14
+server_idle_timeout = 30.5
+admin_users = root, postgres,root
+ignore_startup_parameters = extra_float_digits,options
+unix_socket_mode = 777
+""",
+    "container": """\
+#pgbouncer.ini
+[databases]
+* = host = postgres port=5432
+[pgbouncer] listen_addr = 0.0.0.0
+listen_port = 5432
+auth_type = scram-sha-256
+auth_file = /etc/pgbouncer/userlist.txt
+server_tls_sslmode = require
+tcp_keepalive = 1
+log_connections = 0
+""",
+    "peers": """\
+[databases]
+postgres = host=a.example.org,b.example.org load_balance_hosts=round-robin
+[peers]
+1 = host=/tmp/pgbouncer1
+2 = host=/tmp/pgbouncer2 port=6433 pool_size=50
+[users]
+report = pool_mode=session max_user_connections=3 query_timeout=30
+[pgbouncer]
+listen_addr = ::
+so_reuseport = 1
+unix_socket_dir = /tmp/pgbouncer1
+peer_id = 1
+""",
+    "by query": """\
+[databases]
+* =
+[pgbouncer]
+listen_addr =
+unix_socket_dir = @pgbouncer
+auth_type = hba
+auth_hba_file = /etc/pgbouncer/hba.conf
+auth_user = pgbouncer
+auth_query = SELECT usename, passwd FROM user_search($1)
+track_extra_parameters = IntervalStyle, search_path
+server_check_query =
+""",
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_is_imported_is_rendered_again(name: str) -> None:
+    """Nothing is lost on the way to YAML and back, and nothing is added."""
+    configuration = read_ini(FOUND[name])
+    assert [finding for finding in configuration.findings if finding.error] == []
+    intent = yaml.safe_load(yaml.safe_dump(intent_of(configuration)))
+    again = read_ini(render_ini(intent))
+    assert again.values == configuration.values
+
+
+def test_the_values_are_what_pgbouncer_understands() -> None:
+    """Numbers in either notation, words in capitals, quoted text, lists with anything between."""
+    pooler = read_ini(FOUND["by hand"]).pooler
+    assert (pooler["pool_mode"], pooler["default_pool_size"], pooler["server_idle_timeout"]) == (
+        "transaction",
+        20,
+        30.5,
+    )
+    assert (pooler["admin_users"], pooler["unix_socket_mode"]) == (["postgres", "root"], "0777")
+    databases = read_ini(FOUND["packaged"]).values["databases"]
+    assert databases["shop"]["password"] == "it's a secret"
+    assert databases["shop"]["reserve_pool_size"] == 2
+    assert read_ini(FOUND["container"]).values["databases"]["*"]["host"] == "postgres"
+
+
+@pytest.mark.parametrize(
+    ("line", "number", "sentence"),
+    [
+        ("pool_mod = session", 3, "there is no setting “pool_mod” in [pgbouncer]; did you mean “pool_mode”?"),
+        ("pool_mode session", 3, "“pool_mode session” is no setting; write a name, “=” and a value."),
+        ("pool_mode = sessions", 3, "did you mean “session”?"),
+        ("max_client_conn = 1k", 3, "must be a whole number"),
+        ("max_client_conn = 0100", 3, "a leading 0 makes another number"),
+        ("listen_port = 65536", 3, "between 1 and 65535"),
+        ("query_wait_timeout = soon", 3, "must be a number of seconds"),
+        ("log_stats = yes", 3, "must be 0 or 1"),
+        ("[pgbounce]", 3, "there is no section “pgbounce”; did you mean “pgbouncer”?"),
+        ("[pgbouncer", 3, "has no closing “]”"),
+        ("[pgbouncer]", 3, "PgBouncer forgets what was said there"),
+        ("[databases]\nx = host=", 4, "“x”: host has no value; leave it out."),
+        ("[databases]\nx = hots=a", 4, "there is no setting “hots” in [databases]; did you mean “host”?"),
+        ("[databases]\nx = connect_query='a", 4, "do not close"),
+        ("[databases]\nx = y", 4, "“y” should be a name, “=” and a value."),
+        ('[databases]\n"x" = host=a', 4, "is no setting"),
+        ("[databases]\npgbouncer = host=a", 4, "taken by PgBouncer's own console"),
+        ("[peers]\na = host=b", 4, "must be a number from 1 to 16383"),
+        ("[peers]\n1 = port=6432", 4, "has no host"),
+        ("%include nowhere.ini", 3, "“nowhere.ini” is included, but cannot be read"),
+    ],
+)
+def test_a_mistake_has_a_line_and_a_sentence(line: str, number: int, sentence: str) -> None:
+    """And with each one PgBouncer would not start, or not do what was meant."""
+
+    def include(name: str) -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    findings = check(read_ini(f"[pgbouncer]\nlisten_addr = *\n{line}\n", "x.ini", include))
+    errors = [finding for finding in findings if finding.error]
+    assert [(finding.file, finding.line) for finding in errors] == [("x.ini", number)]
+    assert sentence in errors[0].text
+
+
+BASE = """\
+[databases]
+school = host=a
+[pgbouncer]
+listen_addr = *
+auth_type = scram-sha-256
+auth_file = /etc/pgbouncer/userlist.txt
+ignore_startup_parameters = extra_float_digits
+"""
+SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
+
+
+@pytest.mark.parametrize(
+    ("more", "around", "error", "sentence"),
+    [
+        ("client_tls_sslmode = require", {}, True, "needs client_tls_cert_file and client_tls_key_file"),
+        ("server_tls_sslmode = verify-full", {}, True, "needs server_tls_ca_file"),
+        ("server_tls_key_file = /k", {}, True, "need each other"),
+        ("min_pool_size = 30", {}, True, "never holds more than default_pool_size, 20"),
+        ("auth_type = hba", {}, True, "needs auth_hba_file"),
+        ("auth_type = any", {}, True, "needs a user for the database “school”"),
+        ("auth_type = cert", {}, True, "without a certificate nobody comes in"),
+        ("reserve_pool_size = 5", {"max_connections": 24}, True, "25 for “school” = 25 server connections"),
+        ("max_client_conn = 1000", {"open_files": 1019}, True, "1020 connections, but PgBouncer may have 1019"),
+        ("", {"users": {"a": "md5" + "0" * 32}}, True, "“a” has an MD5 hash in userlist.txt"),
+        ("[databases]\nx = user=a", {"users": {"a": SCRAM}}, True, "the user “a” of “x” has a SCRAM secret"),
+        ("[databases]\nx = user=b", {"users": {"a": SCRAM}}, False, "the user “b” of “x” is not in userlist.txt"),
+        ("admin_users = b", {"users": {"a": SCRAM}}, False, "“b” of admin_users is not in userlist.txt"),
+        ("pool_mode = statement", {}, False, "refuses every transaction"),
+        ("pool_mode = transaction", {}, False, "a forgotten transaction"),
+        ("pool_mode = transaction\nserver_reset_query = DISCARD ALL", {}, False, "is not used in transaction mode"),
+        ("server_reset_query =", {}, False, "gets what the last one left in it"),
+        ("ignore_startup_parameters =", {}, False, "JDBC and others"),
+        ("auth_type = trust", {}, False, "lets in whoever reaches it"),
+        ("query_wait_timeout = 0", {}, False, "wait forever"),
+        ("query_timeout = 5", {}, False, "statement_timeout"),
+        ("max_client_conn = 10", {}, False, "fewer than the 20 server connections"),
+        ("auth_file =", {}, False, "neither auth_file nor auth_user"),
+        ("verbose = 2", {}, False, "into the log"),
+    ],
+)
+def test_what_contradicts_itself_or_is_unwise(more: str, around: dict[str, Any], error: bool, sentence: str) -> None:
+    """An error where nobody would be served, a warning where it is legal and seldom meant."""
+    assert check(read_ini(BASE), Circumstances(open_files=1020, max_connections=20)) == []
+    findings = [one for one in check(read_ini(BASE + more), Circumstances(**around)) if sentence in one.text]
+    assert [finding.error for finding in findings] == [error]
+
+
+def test_no_secret_is_told() -> None:
+    """Neither of a userlist that is broken, nor of a database, nor of a difference."""
+    users, findings = read_userlist('"a" "canary"\nb canary\n"a" "canary2"\n')
+    assert users == {"a": "canary2"}
+    before, after = (read_ini(f"[databases]\na = password={word} hots=x\n") for word in ("canary", "canary2"))
+    told = [*map(str, findings), *map(str, check(after, Circumstances(users))), *map(str, changes(before, after))]
+    assert len(told) > 4
+    assert "canary" not in " ".join(told)
+
+
+def test_an_intent_is_checked_by_its_own_lines() -> None:
+    """All mistakes at once, each where it stands."""
+    lines = {
+        ("pool_mod",): 2,
+        ("databases",): 3,
+        ("databases", "a"): 4,
+        ("databases", "a", "prot"): 5,
+        ("capacity",): 7,
+    }
+    capacity = {"workers": 3, "threads": 4, "max_connections": 60}
+    intent = {"pool_mod": "x", "databases": {"a": {"prot": 1}}, "capacity": capacity}
+    findings = check_intent(intent, "i.yml", lines, Circumstances(max_connections=24))
+    assert [(one.line, one.error) for one in findings] == [(2, True), (5, True), (7, True)]
+    assert "25 for “a” = 25 server connections" in findings[2].text
+
+
+def test_sizes_follow_from_what_runs() -> None:
+    """The sums are said, PostgreSQL's room is the lid, and what fits nowhere is a sentence."""
+    sizes = size({"workers": 3, "threads": 4, "max_connections": 60})
+    assert sizes.numbers == {"default_pool_size": 20, "reserve_pool_size": 5, "max_client_conn": 300}
+    assert "2 slots × 3 workers × 4 threads = 24" in sizes.why["default_pool_size"]
+    small = size({"workers": 8, "threads": 8, "max_connections": 30})
+    assert small.numbers["default_pool_size"] + small.numbers["reserve_pool_size"] == 30 - 3 - 8
+    assert size({"workers": 1, "threads": 1, "max_connections": 10}).problems != []
+    with pytest.raises(PgbouncerConfigError, match="needs “workers”: gunicorn workers"):
+        size({"threads": 4, "max_connections": 60})
+    rendered = read_ini(
+        render_ini({"databases": {"a": {}}, "capacity": {"workers": 3, "threads": 4, "max_connections": 60}})
+    )
+    assert rendered.pooler["default_pool_size"] == 20
+    assert any("3 workers" in line for line in rendered.comments["pgbouncer", "", "default_pool_size"])
+
+
+def anything(chance: random.Random) -> str:
+    """Make a file of the right words in the wrong places."""
+    words = [*KEYS, *SECTIONS["databases"], "[databases]", "[pgbouncer]", "[users]", "[peers]", "%include x", "=", "'"]
+    words += ["\n", "\n", ";", " ", "\t", "\0", "ä", "*", "1", "0x", "-", "9" * 400, "]", "[", '"', ",", "\r\n"]
+    return "".join(chance.choice(words) for _ in range(chance.randrange(60)))
+
+
+def test_no_file_brings_it_down() -> None:
+    """Whatever stands in it, there are sentences, and what has no errors is imported and rendered again."""
+    chance = random.Random(20261126)
+    for _ in range(3000):
+        text = anything(chance)
+        configuration = read_ini(text, "x.ini", lambda _: anything(random.Random(1)))
+        findings = check(configuration)
+        assert all(finding.text and "\n" not in finding.text.replace(text, "") for finding in findings)
+        read_userlist(text)
+        if not any(finding.error for finding in findings):
+            assert read_ini(render_ini(intent_of(configuration))).values == configuration.values
+
+
+def test_what_needs_a_restart_is_said() -> None:
+    """A silent file means PgBouncer's own default; only what holds differently is a difference."""
+    before = read_ini("[pgbouncer]\nlisten_port = 6432\nmax_client_conn = 100\n")
+    after = read_ini("[databases]\na = host=b\n[pgbouncer]\nlisten_port = 6433\nserver_lifetime = 3600\n")
+    assert [(change.name, change.restart) for change in changes(before, after)] == [
+        ("listen_port", True),
+        ("databases.a.host", False),
+    ]
+    assert str(changes(before, after)[0]) == "listen_port: 6432 → 6433 (needs a restart)"
+
+
+DATABASE = {
+    "name": "school",
+    "host": "/run/postgresql",
+    "port": 5432,
+    "database": "school",
+    "force_user": None,
+    "pool_size": 20,
+    "min_pool_size": 0,
+    "reserve_pool_size": 5,
+    "pool_mode": None,
+    "max_connections": 0,
+}
+
+
+def shown(configuration: Configuration) -> list[dict[str, object]]:
+    """What `SHOW CONFIG` answers for a configuration."""
+    said = {name: key.default for name, key in KEYS.items()} | {"unix_socket_mode": "511"}
+    for name, value in configuration.pooler.items():
+        said[name] = (
+            str(int(value)) if isinstance(value, bool) else ",".join(value) if isinstance(value, list) else str(value)
+        )
+    return [{"key": key, "value": value} for key, value in said.items()]
+
+
+def test_a_running_one_is_compared_with_its_file() -> None:
+    """Nothing where nothing differs, and what PgBouncer does not tell is not made up."""
+    text = render_ini({"databases": {"school": {"host": "/run/postgresql", "port": 5432, "connect_query": "SELECT 1"}}})
+    file = read_ini(text)
+    rows = [{**DATABASE, "name": "pgbouncer"}, DATABASE]
+    assert changes(running(shown(file), rows, file), file) == []
+    other = read_ini(text.replace("port=5432", "port=5433").replace("default_pool_size = 20", "default_pool_size = 30"))
+    assert [str(change) for change in changes(running(shown(file), rows, other), other)] == [
+        "default_pool_size: 20 → 30 (a RELOAD takes it in)",
+        "databases.school.port: 5432 → 5433 (a RELOAD takes it in)",
+    ]
+
+
+def test_pools_are_laid_out() -> None:
+    """Who waits comes first; the console's own pool is no pool."""
+    pool = {
+        "cl_active": 3,
+        "maxwait": 1,
+        "maxwait_us": 500000,
+        "sv_active": 2,
+        "sv_idle": 1,
+        "sv_used": 1,
+        "sv_tested": 0,
+    }
+    rows = [{"database": name, "user": "app", "cl_waiting": waiting, **pool} for name, waiting in (("a", 0), ("b", 7))]
+    rows.append({"database": "pgbouncer", "user": "pgbouncer", "cl_waiting": 0, **pool})
+    stats = [{"database": "b", "avg_wait_time": 2500, "avg_xact_count": 40, "avg_query_time": 900}]
+    pools = pools_of(rows, stats, [{"name": "b", "pool_size": 20}])
+    assert [(one.database, one.waiting, one.longest_wait, one.average_wait, one.size) for one in pools] == [
+        ("b", 7, 1.5, 2.5, 20),
+        ("a", 0, 1.5, 0.0, 0),
+    ]
+    assert "2/20" in pool_table(pools)[1]
+
+
+def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run scripts/pgbouncer-config with this Python."""
+    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_the_script_checks(tmp_path: Path) -> None:
+    """Status 0 for what is well, 1 for an error, 1 for a warning when asked to be strict; the userlist is found."""
+    ini, users, intent = (tmp_path / name for name in ("a.ini", "userlist.txt", "intent.yml"))
+    users.write_text('"a" "b"\n')
+    ini.write_text(BASE.replace("/etc/pgbouncer/userlist.txt", str(users)))
+    assert run_script("check", ini).returncode == 0
+    assert run_script("check", ini, "--max-connections", "22").returncode == 1
+    users.write_text(f'"a" "md5{"0" * 32}"\n')
+    assert "has an MD5 hash" in run_script("check", ini).stdout
+    intent.write_text("databases:\n  a: {host: b}\nverbos: 2\n")
+    assert (
+        f"{intent}:3: error: The intent has no setting “verbos”; did you mean “verbose”?"
+        in run_script("check", intent).stdout
+    )
+    intent.write_text("databases:\n  a: {host: b}\nverbose: 2\n")
+    assert [run_script("check", intent, *more).returncode for more in ((), ("--strict",))] == [0, 1]
+
+
+def test_the_script_imports_and_renders_again(tmp_path: Path) -> None:
+    """With its comments, includes and users; nothing of it for other eyes."""
+    ini, more, users, intent = (tmp_path / name for name in ("a.ini", "more.ini", "userlist.txt", "intent.yml"))
+    ini.write_text(FOUND["packaged"] + "%include more.ini\n")
+    more.write_text("; as the provider asked\nmax_client_conn = 500\n")
+    users.write_text('"shop" "a ""secret"""\n')
+    assert run_script("import", ini, "--userlist", users, "--out", intent).returncode == 0
+    assert stat.S_IMODE(intent.stat().st_mode) == 0o600
+    assert "# as the provider asked\nmax_client_conn: 500\n" in intent.read_text()
+    assert run_script("render", intent, "--out", tmp_path / "out").returncode == 0
+    assert read_ini((tmp_path / "out" / "pgbouncer.ini").read_text()).pooler["max_client_conn"] == 500
+    assert (tmp_path / "out" / "userlist.txt").read_text() == users.read_text()
+    intent.write_text(intent.read_text().replace("listen_port: 6432", "listen_port: 6433"))
+    assert (
+        "listen_port: 6432 → 6433 (needs a restart)" in run_script("render", intent, "--out", tmp_path / "out").stdout
+    )
+    ini.write_text("[databases\n")
+    refused = run_script("import", ini)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+
+
+def test_the_script_sizes() -> None:
+    """As sentences and as JSON; 1 when there is no room."""
+    numbers = ("size", "--workers", 3, "--threads", 4, "--max-connections")
+    assert "default_pool_size = 20: " in run_script(*numbers, 60).stdout
+    assert json.loads(run_script(*numbers, 60, "--json").stdout)["numbers"]["max_client_conn"] == 300
+    assert run_script(*numbers, 12).returncode == 1
+
+
+@pytest.mark.parametrize("verb", [("top", "--once"), ("diff", os.devnull)])
+def test_a_console_that_does_not_answer_is_a_sentence(verb: tuple[str, ...]) -> None:
+    """One line, status 1."""
+    refused = run_script(*verb, "--connect", "host=127.0.0.1 port=1 user=a")
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "PgBouncer's console cannot be reached" in refused.stderr
+
+
+def test_the_module_writes_both_files_once(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """Right texts and modes, a diff without secrets, nothing in check mode, and what a change takes."""
+    arguments: dict[str, Any] = {
+        "path": str(tmp_path),
+        "intent": {"databases": {"a": {"host": "b"}}},
+        "users": {"app": "canary"},
+        "uid": os.getuid(),
+    }
+    assert run_module("pgbouncer_config", check_mode=True, **arguments)["changed"]
+    assert list(tmp_path.iterdir()) == []
+    first = run_module("pgbouncer_config", **arguments)
+    assert first["changed"]
+    assert "canary" not in json.dumps(first["diff"])
+    assert first["diff"][1]["after"] == "app\n"
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {"pgbouncer.ini": 0o640, "userlist.txt": 0o400}
+    assert not run_module("pgbouncer_config", **arguments)["changed"]
+    arguments["intent"]["listen_port"] = 6433
+    second = run_module("pgbouncer_config", **arguments)
+    assert (second["differences"], second["restart"]) == (["listen_port: 6432 → 6433 (needs a restart)"], True)
+    arguments["users"] = {"app": ""}
+    assert "password of “app”" in run_module("pgbouncer_config", **arguments)["msg"]
