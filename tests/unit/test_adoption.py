@@ -11,9 +11,9 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import sys
 import tarfile
-import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -93,33 +93,46 @@ def test_a_log_that_nobody_has_open_is_taken_in(old: Callable[..., sqlite3.Conne
     assert {path.name for path in crashed.iterdir()} == {"main.db", "main.db-wal"}
 
 
+# A service of its own: within one process the locks of files keep nobody out.
+WRITER = """
+import sqlite3, sys, time
+file, mode = sys.argv[1:]
+connection = sqlite3.connect(file, isolation_level=None, timeout=60)
+connection.execute("PRAGMA wal_autocheckpoint = 0")
+number = 0
+while True:
+    number += 1
+    connection.execute("BEGIN IMMEDIATE")
+    rows = [(f"Spiel {number}" * 20,)] * 20
+    connection.executemany("INSERT INTO projects (name) VALUES (?)", rows)
+    connection.execute("COMMIT")
+    if number % 7 == 0 and mode == "WAL":
+        connection.execute("PRAGMA wal_checkpoint(RESTART)")
+    if number == 1:
+        print("writing", flush=True)
+    time.sleep(0.002)
+"""
+
+
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
 def test_a_copy_under_writes_is_whole(old: Callable[..., sqlite3.Connection], tmp_path: Path, mode: str) -> None:
     """Twenty copies while somebody writes and, with a log, empties it into the database."""
-    connection = old(mode)
-    ended = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not ended.is_set():
-            number += 1
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO projects (name) VALUES (?)", [(f"Spiel {number}" * 20,)] * 20)
-            connection.execute("COMMIT")
-            if number % 7 == 0 and mode == "WAL":
-                connection.execute("PRAGMA wal_checkpoint(RESTART)")
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        counts = []
-        for number in range(20):
-            copy_sqlite(tmp_path / "db" / "main.db", tmp_path / f"copy-{number}.db")
-            counts.append(rows_of(tmp_path / f"copy-{number}.db"))
-    finally:
-        ended.set()
-        writer.join()
+    old(mode).close()
+    file = tmp_path / "db" / "main.db"
+    with subprocess.Popen([sys.executable, "-c", WRITER, file, mode], stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            assert writer.stdout
+            assert writer.stdout.readline() == "writing\n"
+            counts = []
+            for number in range(20):
+                copy_sqlite(file, tmp_path / f"copy-{number}.db")
+                counts.append(rows_of(tmp_path / f"copy-{number}.db"))
+                time.sleep(0.01)
+            assert writer.poll() is None, "it wrote all the time"
+        finally:
+            writer.kill()
     assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
     assert all((count - 2) % 20 == 0 for count in counts), "no transaction is there by half"
 
 

@@ -80,7 +80,7 @@ def _take(opened: IO[bytes], length: int, start: int, source: Path) -> None:
                     f"{source} is locked by whoever writes to it, for more than {LOCK_SECONDS} seconds; stop the old "
                     "service, or try again later."
                 ) from problem
-            time.sleep(0.05)
+            time.sleep(0.01)
         else:
             return
 
