@@ -173,6 +173,18 @@ def test_a_mistake_has_a_line_and_a_sentence(line: str, number: int, sentence: s
     assert sentence in errors[0].text
 
 
+def test_includes_that_cannot_end_well_are_told(tmp_path: Path) -> None:
+    """One that is no text, and one that includes itself over and over: a sentence each, and soon."""
+    ini, loop, noise = (tmp_path / name for name in ("a.ini", "loop.ini", "noise.ini"))
+    ini.write_text("[databases]\n%include loop.ini\n%include noise.ini\n")
+    loop.write_text("%include loop.ini\n" * 50)
+    noise.write_bytes(b"\xff\xfe")
+    checked = run_script("check", ini)
+    assert (checked.returncode, "Traceback" in checked.stderr) == (1, False)
+    assert checked.stdout.count("“loop.ini” includes itself") == 50
+    assert f"{ini}:3: error: “noise.ini” is included, but is not text in UTF-8." in checked.stdout
+
+
 BASE = """\
 [databases]
 school = host=a

@@ -82,6 +82,8 @@ class _Reader:
         self.include = include
         self.section: str | None = None
         self.comment: list[str] = []
+        # The files that are being read, one from within the other.
+        self.included: list[str] = []
 
     def read(self, text: str, file: str, depth: int) -> None:
         for index, raw in enumerate(text.split("\n"), 1):
@@ -110,15 +112,20 @@ class _Reader:
     def _include(self, name: str, file: str, index: int, depth: int) -> None:
         if self.include is None:
             self._find(file, index, f"“{name}” is included, and was not read.", error=False)
-        elif depth >= DEEPEST:
-            self._find(file, index, f"“{name}” is included {DEEPEST} files deep; it probably includes itself.")
+        elif depth >= DEEPEST or name in self.included:
+            self._find(file, index, f"“{name}” includes itself, or lies more than {DEEPEST} files deep.")
         else:
             try:
                 text = self.include(name)
             except OSError as problem:
                 self._find(file, index, f"“{name}” is included, but cannot be read: {problem.strerror}.")
                 return
+            except UnicodeDecodeError:
+                self._find(file, index, f"“{name}” is included, but is not text in UTF-8.")
+                return
+            self.included.append(name)
             self.read(text, name, depth + 1)
+            self.included.pop()
 
     def _enter(self, name: str, file: str, index: int) -> None:
         self.section = name
