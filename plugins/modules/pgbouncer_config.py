@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -91,11 +93,14 @@ def put(module: AnsibleModule, file: Path, text: str, owner: str, group: str, mo
     """Replace a file as a whole where its text differs, and set whose it is; say whether anything was not so."""
     changed = text_of(file) != text
     if changed and not module.check_mode:
-        # Ansible removes its own folder at the end, whatever happens in between.
-        draft = Path(module.tmpdir) / file.name
-        draft.touch(mode=0o600)
-        draft.write_text(text, encoding="utf-8")
-        module.atomic_move(str(draft), str(file))
+        # Beside it, and not in Ansible's own folder, about which Ansible warns where it is not there yet.
+        descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as writing:
+                writing.write(text)
+            module.atomic_move(draft, str(file))
+        finally:
+            Path(draft).unlink(missing_ok=True)
     if not file.exists():
         return changed
     arguments = {
