@@ -100,7 +100,7 @@ def test_stopping_lets_running_uploads_finish(
     start_server: Callable[..., Any], log_in: Callable[..., str], services: Any, together: Callable[..., list[Any]]
 ) -> None:
     """TERM in the middle of six large saves: each is acknowledged and stored, then the process ends with status 0."""
-    # A worker takes in more connections than it has threads, so each must be able to serve all of them.
+    # Room for the six, and for the questions how many of them are under way.
     server = start_server(WORKERS="2", THREADS="8")
     device = Web(server.url, log_in("ada"))
     project_id = device.create("before")
@@ -134,6 +134,21 @@ def test_slow_uploads_leave_the_other_threads_to_others(
     assert metric(server.url, "scratch4school_saves_in_flight") == 3
     assert [upload.finish() for upload in uploads] == [200] * 3
     assert json.loads(device.ask("GET", "/api/projects")[1])["count"] == 3
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+def test_a_busy_process_leaves_to_the_other_what_comes_next(
+    start_server: Callable[..., Any], log_in: Callable[..., str]
+) -> None:
+    """The only thread of one process is in a slow upload: whoever comes meanwhile is answered before it is done."""
+    server = start_server(WORKERS="2", THREADS="1")
+    device = Web(server.url, log_in("ada"))
+    upload = SlowUpload(server.url, device.session_id, project_file("x" * 100_000))
+    wait_for(lambda: metric(server.url, "scratch4school_saves_in_flight") == 1)
+    for _ in range(30):
+        assert device.ask("GET", "/api/status")[0] == 200
+    assert metric(server.url, "scratch4school_saves_in_flight") == 1
+    assert upload.finish() == 200
 
 
 def test_metrics_tell_of_saves_and_waits_of_all_workers(

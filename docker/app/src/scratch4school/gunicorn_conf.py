@@ -19,8 +19,8 @@ preload_app = False
 timeout = 60
 # The longest a stopping worker waits for the uploads it is still receiving.
 graceful_timeout = 60
-# Longer than the proxy keeps an idle connection, so that it is the proxy who closes and no request meets a closed one.
-keepalive = 75
+# The proxy keeps no connection for its next request, so waiting for one would be a second turn of a thread for nothing.
+keepalive = 0
 
 # The heartbeat file must not wait for a busy disk, and the root file system is read-only.
 worker_tmp_dir = "/dev/shm"  # noqa: S108
