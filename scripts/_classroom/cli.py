@@ -51,6 +51,9 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--url", help="address of the front door, in place of an inventory")
     where.add_argument("--ca", type=Path, metavar="FILE", help="authority to trust; the lab's is known")
     where.add_argument("--accounts", type=Path, metavar="FILE", help="CSV of user,password; the lab's are known")
+    where.add_argument(
+        "--sessions", type=Path, metavar="FILE", help="CSV of user,session that are valid already; nobody logs in then"
+    )
     where.add_argument("--i-know", action="store_true", help="drive a host that is not a lab, and disturb its users")
     what = options.add_argument_group("what the class does")
     what.add_argument("--users", type=_number(int, 1, 1000), default=100, metavar="N", help="default: 100")
@@ -94,12 +97,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         stack = target.choose(options.inventory, options.host, options.url, options.ca)
         refuse_school(stack, options.i_know)
-        accounts = target.accounts(options.accounts, stack.is_lab, options.users)
+        accounts = target.accounts(options.sessions or options.accounts, stack.is_lab, options.users)
         refuse_unwritable(options.json, options.ledger, options.pulse)
     except target.TargetError as error:
         return fail(error, USAGE)
     try:
-        sessions = login.log_in_all(login.front_door(stack.url, stack.ca), accounts, Progress("log in"))
+        sessions = accounts
+        if not options.sessions:
+            sessions = login.log_in_all(login.front_door(stack.url, stack.ca), accounts, Progress("log in"))
     except login.LoginFailed as error:
         return fail(error, UNAVAILABLE)
     except KeyboardInterrupt:

@@ -133,6 +133,10 @@ async def side_by_side(at_once: int, work: Iterable[Callable[[], Awaitable[T]]])
         for piece in waiting:
             await piece()
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(worker())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
+    except ExceptionGroup as failed:
+        # One says why it ended; the others only ended with it.
+        raise failed.exceptions[0] from None

@@ -65,7 +65,7 @@ def is_in_lab(hostname: str) -> bool:
 
 
 def accounts(file: Path | None, is_lab: bool, count: int) -> dict[str, str]:
-    """So many users with their passwords: from a CSV of `user,password`, or the lab's own.
+    """So many users with what each is known by: from a CSV of `user,password` or `user,session`, or the lab's own.
 
     :raises TargetError: when there are fewer, or none are known.
     """
@@ -85,10 +85,10 @@ def _read_accounts(file: Path) -> dict[str, str]:
     try:
         rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
     except (OSError, UnicodeDecodeError):
-        raise TargetError(f"{file} cannot be read; --accounts names a CSV file of user,password.") from None
+        raise TargetError(f"{file} cannot be read; name a CSV file of user,password or user,session.") from None
     for number, row in enumerate(rows, start=1):
         if row and (len(row) != 2 or not all(row)):
-            raise TargetError(f"Line {number} of {file} is not user,password.")
+            raise TargetError(f"Line {number} of {file} is not user,password or user,session.")
     return {row[0]: row[1] for row in rows if row}
 
 

@@ -25,6 +25,8 @@ from _classroom import cli, target  # noqa: E402
 from _classroom.browser import connect  # noqa: E402
 from _classroom.contents import MARK_BYTES, Contents, asset_form, read_mark  # noqa: E402
 from _classroom.ledger import Ledger, Project, Promise, Save  # noqa: E402
+from _classroom.lesson import LessonFailed  # noqa: E402
+from _classroom.readback import side_by_side  # noqa: E402
 from _classroom.records import Failure, Records, percentile  # noqa: E402
 from _classroom.target import TargetError  # noqa: E402
 from _lab import plan as lab  # noqa: E402
@@ -336,6 +338,17 @@ class TestRefusals:
             cli.refuse_unwritable(None, tmp_path / "nowhere" / "report.json")
 
 
+class TestSideBySide:
+    """What is done for many pupils at once."""
+
+    def test_the_first_that_fails_says_why(self) -> None:
+        async def fail() -> None:
+            raise LessonFailed("pupil07 could not begin")
+
+        with pytest.raises(LessonFailed, match="pupil07"):
+            asyncio.run(side_by_side(2, [fail, fail, fail]))
+
+
 class TestCommand:
     """The command as it is typed, through the pages of a login."""
 
@@ -372,6 +385,13 @@ class TestCommand:
             assert f"classroom: {phase}" in said
         assert "\x1b" not in said
         assert "\r" not in said
+
+    def test_sessions_that_are_there_already_need_no_login(self, tmp_path: Path) -> None:
+        """A session's id is the user's name in this school; nobody of these has a password."""
+        (tmp_path / "sessions.csv").write_text("".join(f"guest{number},guest{number}\n" for number in range(4)))
+        status, said = self.run(tmp_path, "--seconds", "1", "--sessions", str(tmp_path / "sessions.csv"))
+        assert status == 0, said
+        assert "log in" not in said
 
     def test_a_broken_promise_is_an_exit_status(self, tmp_path: Path) -> None:
         fault = "a save is acknowledged and not stored"
