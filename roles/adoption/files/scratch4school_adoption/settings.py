@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scratch4school_backup.base import Problem
+from scratch4school_backup.base import HostSettings
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of this program; those that backups have too are named as there, because the parts are shared."""
+class Settings(HostSettings):
+    """What an adoption is told beside what every program on the host is."""
 
     library: str
-    host: str
-    engine: str
-    image: str
     app_image: str
-    postgres_image: str
-    network: str
-    postgres_container: str
     postgres_url: str
     postgres_password_file: str
-    sqlite_directory: str
-    uploads: str
-    directory: str
-    secrets: str
-    change_directory: str
-    slots: str
-    floor_mb: int
-    niceness: int
-    memory: str
     # Where the old rows and files are: a SQLite file, a dump or an address; a folder or an archive.
     old_database: str
     old_uploads: str
     cut: bool
 
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """The settings of this host; Problem when they are not there."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except FileNotFoundError as problem:
-            raise Problem("There are no settings for an adoption on this host; run adopt.yml.") from problem
-        except (ValueError, TypeError) as problem:
-            raise Problem(f"{path} does not fit this program ({problem}); run adopt.yml again.") from problem
-
-    # What a sysadmin can do where there is too little room.
+    purpose = "an adoption"
+    verb = "adopt.yml"
     floor_name = "adoption_floor_mb"
     more_room = "Free some, or mount a larger disk there."
-
-    @property
-    def work(self) -> Path:
-        """What is only needed while the program runs: copies of the old rows, servers, what an archive held."""
-        return Path(self.directory) / "work"
-
-    @property
-    def state_file(self) -> Path:
-        """How far the adoption is."""
-        return Path(self.directory) / "state.json"
 
     @property
     def report_file(self) -> Path:

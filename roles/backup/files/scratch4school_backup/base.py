@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Hosts have any Python since 3.10, which has no such name.
+    from typing import Self
 
 TELL_SECONDS = 5.0
 
@@ -23,46 +27,73 @@ class Problem(Exception):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What the role wrote down about this host: places, the engine, the repository, and how long backups are kept."""
+class HostSettings:
+    """What a role wrote down about this host for a program of its own: places, the engine, what containers may take.
 
-    school: str
+    It is all that the parts know which programs share; each program is told more, in a class of its own.
+    """
+
     host: str
     engine: str
     image: str
     network: str
     postgres_container: str
     postgres_image: str
-    database_roles: list[str]
     sqlite_directory: str
     uploads: str
-    configuration: list[str]
-    releases: str
     directory: str
     secrets: str
     change_directory: str
     slots: str
-    repository: str
-    keep: dict[str, int]
     floor_mb: int
     niceness: int
     memory: str
+
+    # What the settings are for, and the verb that writes them.
+    purpose = ""
+    verb = ""
+    # What a sysadmin can do where there is too little room.
+    floor_name = ""
+    more_room = ""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The settings of this host; Problem when they are not there."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except FileNotFoundError as problem:
+            raise Problem(f"There are no settings for {cls.purpose} on this host; run {cls.verb}.") from problem
+        except (ValueError, TypeError) as problem:
+            raise Problem(f"{path} does not fit this program ({problem}); run {cls.verb} again.") from problem
+
+    @property
+    def work(self) -> Path:
+        """What is needed while the program runs; nothing in it survives the next run."""
+        return Path(self.directory) / "work"
+
+    @property
+    def state_file(self) -> Path:
+        """How far the program is, or what is known of its last runs."""
+        return Path(self.directory) / "state.json"
+
+
+@dataclass(frozen=True)
+class Settings(HostSettings):
+    """What backups are told beside: whose they are, what is in them, where they go and how long they are kept."""
+
+    school: str
+    database_roles: list[str]
+    configuration: list[str]
+    releases: str
+    repository: str
+    keep: dict[str, int]
     upload_kib: int
     download_kib: int
     read_percent: int
     failure_command: str
 
-    @classmethod
-    def read(cls, path: Path) -> Settings:
-        """The settings of this host; Problem when they are not there."""
-        try:
-            return cls(**json.loads(path.read_text()))
-        except FileNotFoundError as problem:
-            raise Problem("There are no settings for backups on this host; run deploy.yml.") from problem
-        except (ValueError, TypeError) as problem:
-            raise Problem(f"{path} does not fit this program ({problem}); run deploy.yml again.") from problem
-
-    # What a sysadmin can do where there is too little room.
+    purpose = "backups"
+    verb = "deploy.yml"
     floor_name = "backup_floor_mb"
     more_room = "Free some, mount a larger disk there, or let backup_repository be another machine."
 
@@ -70,16 +101,6 @@ class Settings:
     def is_local(self) -> bool:
         """Whether the repository is a folder of this host."""
         return self.repository.startswith("/")
-
-    @property
-    def work(self) -> Path:
-        """Where a backup in the making lies; nothing in it survives the next one."""
-        return Path(self.directory) / "work"
-
-    @property
-    def state_file(self) -> Path:
-        """What is known of the newest backup, drill, check and prune."""
-        return Path(self.directory) / "state.json"
 
 
 def say(text: str) -> None:
@@ -205,7 +226,7 @@ def free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def need_room(settings: Settings, folder: Path, needed: int, purpose: str) -> None:
+def need_room(settings: HostSettings, folder: Path, needed: int, purpose: str) -> None:
     """Refuse before anything is written when there would not be room for it, and for the school beside it."""
     free = free_bytes(folder)
     if free < needed + settings.floor_mb * 1_000_000:

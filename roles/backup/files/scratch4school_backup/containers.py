@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from .base import Problem, Settings
+from .base import HostSettings, Problem
 
 LABEL = "scratch4school.backup"
 USER = 10005
@@ -44,7 +44,7 @@ def last_words(text: str | bytes | None) -> str:
 class Containers:
     """Starts containers of the backup image for one run of this program."""
 
-    def __init__(self, settings: Settings, *, locked: bool) -> None:
+    def __init__(self, settings: HostSettings, *, locked: bool) -> None:
         """`locked`: this process holds the host's lock, so what carries its label is nobody else's."""
         self._settings = settings
         self._label = LABEL if locked else f"{LABEL}.asking"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from .base import Problem, Settings, sha256
+from .base import HostSettings, Problem, sha256
 from .containers import FILES_GROUP, Containers, docker, last_words, must
 from .rows import NAMING, Contents, read_dump
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """How many projects were changed after a moment, and the titles of the newest."""
 
 
-def engine(settings: Settings, containers: Containers) -> Engine:
+def engine(settings: HostSettings, containers: Containers) -> Engine:
     """The engine of this host."""
     return Postgres(settings, containers) if settings.engine == "postgres" else Sqlite(settings, containers)
 
@@ -112,7 +112,7 @@ class Postgres:
 
     file = "database.dump"
 
-    def __init__(self, settings: Settings, containers: Containers) -> None:
+    def __init__(self, settings: HostSettings, containers: Containers) -> None:
         self._settings = settings
         self._containers = containers
         self._server = Server(settings.postgres_container)
@@ -172,7 +172,7 @@ class Sqlite:
 
     file = "database.sqlite"
 
-    def __init__(self, settings: Settings, containers: Containers) -> None:
+    def __init__(self, settings: HostSettings, containers: Containers) -> None:
         self._folder = Path(settings.sqlite_directory)
         self._containers = containers
 

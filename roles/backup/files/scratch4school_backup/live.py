@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .base import Problem, Settings, read_json, say, sync_folder
+from .base import HostSettings, Problem, Settings, read_json, say, sync_folder
 from .containers import last_words
 from .engines import DATABASE, SQLITE_FILE, SQLITE_USER, Server, accept, sqlite_contents
 
@@ -210,7 +210,7 @@ def serving_release(settings: Settings) -> dict[str, Any]:
     return read_json(Path(settings.releases) / f"{serving}.json") if serving else {}
 
 
-def tell_slots(settings: Settings, *command: str) -> None:
+def tell_slots(settings: HostSettings, *command: str) -> None:
     """Have the program that owns the slots do something; Problem with its own words when it refuses."""
     ended = subprocess.run([settings.slots, *command], capture_output=True, text=True, check=False)
     for line in ended.stdout.splitlines():

@@ -16,7 +16,7 @@ from typing import Any
 
 import host_change
 
-from .base import Problem, Settings
+from .base import HostSettings, Problem
 from .containers import Containers
 
 BEAT_SECONDS = 60.0
@@ -55,13 +55,13 @@ def locking_options() -> argparse.ArgumentParser:
     return parser
 
 
-def stand_back(settings: Settings) -> None:
+def stand_back(settings: HostSettings) -> None:
     """Let whatever serves pupils go first."""
     os.setpriority(os.PRIO_PROCESS, 0, settings.niceness)
 
 
 @contextmanager
-def locked(settings: Settings, options: argparse.Namespace, verb: str) -> Iterator[tuple[Containers, str]]:
+def locked(settings: HostSettings, options: argparse.Namespace, verb: str) -> Iterator[tuple[Containers, str]]:
     """The host's lock: the one of the run that was named, or one of this process's own."""
     # One at a time also when the run that began the other one is gone: that one may still be at it.
     Path(settings.directory).mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def _with(containers: Containers, name: str) -> Iterator[tuple[Containers, str]]
 
 
 @contextmanager
-def _patiently(settings: Settings, name: str, verb: str, options: argparse.Namespace) -> Iterator[None]:
+def _patiently(settings: HostSettings, name: str, verb: str, options: argparse.Namespace) -> Iterator[None]:
     """Take the lock, and wait for it for as long as was said: a nightly backup may meet a deploy."""
     end = time.monotonic() + options.patience
     while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from .base import Problem, Settings, empty_folder
+from .base import HostSettings, Problem, empty_folder
 from .containers import Containers, docker, last_words, must
 from .engines import SOCKET, Server
 
@@ -22,7 +22,7 @@ COMMAND = (
 class ScratchServer(Server):
     """Nothing reaches it but by `docker exec` and by the socket in its folder, and it can reach nothing."""
 
-    def __init__(self, name: str, settings: Settings, containers: Containers, folder: Path) -> None:
+    def __init__(self, name: str, settings: HostSettings, containers: Containers, folder: Path) -> None:
         super().__init__(name)
         self.folder = folder
         self._settings = settings
