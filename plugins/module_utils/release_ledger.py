@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 # still does. reverted: it served, was found wanting, and the former one serves again.
 OUTCOMES = ("activated", "verified", "failed", "reverted")
 
-WISHES = ("new", "current", "previous")
-
 
 class ReleaseError(ValueError):
     """A wish cannot be granted, or an entry is not one; the text is a sentence for the operator."""

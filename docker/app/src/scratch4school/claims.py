@@ -104,7 +104,7 @@ def identifier(value: Any) -> str | None:
 def _group_values(claim: Any) -> Iterable[Any]:
     if isinstance(claim, Mapping):
         # IServ's keys are row numbers. An object that is itself one group is taken as that group.
-        return [claim] if any(isinstance(claim.get(key), str) for key in ("act",)) else claim.values()
+        return [claim] if isinstance(claim.get("act"), str) else claim.values()
     if isinstance(claim, list | tuple):
         return claim
     return [] if claim is None else [claim]

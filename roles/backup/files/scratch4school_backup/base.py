@@ -156,11 +156,6 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")  # noqa: UP017
 
 
-def seconds_since(moment: str) -> float:
-    """Seconds since a moment that `now` wrote."""
-    return time.time() - datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; an empty one where there is none, or a power cut tore it."""
     try:
