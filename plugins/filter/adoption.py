@@ -33,12 +33,10 @@ SCHEME = re.compile(r"^postgres(?:ql)?(?:\+\w+)?://")
 
 def compose_files(text: str, folder: str) -> list[str]:
     """`text | compose_files('/srv/scratch')` → the files with variables that it reads, `.env` first."""
-    files = [".env"]
+    files = [posixpath.normpath(posixpath.join(folder, ".env"))]
     for service in _services(text).values():
-        named = service.get("env_file") or []
-        for one in [named] if isinstance(named, str | Mapping) else named:
-            files.append(one["path"] if isinstance(one, Mapping) else one)
-    return list(dict.fromkeys(posixpath.normpath(posixpath.join(folder, str(name))) for name in files))
+        files += _env_files(service, folder)
+    return list(dict.fromkeys(files))
 
 
 def compose_old_place(text: str, folder: str, files: Mapping[str, str]) -> dict[str, Any]:
@@ -116,12 +114,20 @@ def _environment(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _from_files(service: Mapping[str, Any], folder: str, files: Mapping[str, str]) -> dict[str, str]:
-    named = service.get("env_file") or []
     found: dict[str, str] = {}
-    for one in [named] if isinstance(named, str | Mapping) else named:
-        name = one["path"] if isinstance(one, Mapping) else one
-        found.update(_variables(files.get(posixpath.normpath(posixpath.join(folder, str(name))), "")))
+    for path in _env_files(service, folder):
+        found.update(_variables(files.get(path, "")))
     return found
+
+
+def _env_files(service: Mapping[str, Any], folder: str) -> list[str]:
+    """The files that `env_file` names: one or several, each as its path or as a mapping with that."""
+    named = service.get("env_file") or []
+    names = [
+        one["path"] if isinstance(one, Mapping) else one
+        for one in ([named] if isinstance(named, str | Mapping) else named)
+    ]
+    return [posixpath.normpath(posixpath.join(folder, str(name))) for name in names]
 
 
 def _variables(text: str) -> dict[str, str]:
