@@ -70,6 +70,15 @@ def old_of(
 
 
 @pytest.fixture
+def ours(migrated: dict[str, str], password_file: Path, tmp_path: Path) -> Old:
+    """A database of ours in SQLite, at our newest schema and still empty."""
+    source = tmp_path / "ours.db"
+    shutil.copy(sa.make_url(migrated["sqlite"]).database or "", source)
+    environment = database_environment(f"sqlite:///{source}", password_file)
+    return Old(config.load_database(environment), environment)
+
+
+@pytest.fixture
 def new(database_url: str, password_file: Path) -> DatabaseSettings:
     return config.load_database(database_environment(database_url, password_file))
 
@@ -273,44 +282,29 @@ def test_an_empty_old_database_is_no_school(empty_url: str, password_file: Path)
         adoption.look(config.load_database(database_environment(empty_url, password_file)))
 
 
-def test_ours_comes_over_with_its_versions(
-    migrated: dict[str, str], postgres: PostgresServer, password_file: Path, new: DatabaseSettings, tmp_path: Path
-) -> None:
+def test_ours_comes_over_with_its_versions(ours: Old, new: DatabaseSettings) -> None:
     """From one of our engines to the other: every table, kept versions too."""
-    source = tmp_path / "ours.db"
-    shutil.copy(sa.make_url(migrated["sqlite"]).database or "", source)
-    old = config.load_database(database_environment(f"sqlite:///{source}", password_file))
-    engine = make_engine(old, None)
-    with engine.begin() as connection:
-        for statement in (
-            "INSERT INTO users (id, username) VALUES ('ada', 'Ada')",
-            "INSERT INTO projects (id, name, version, owner_id, is_published) VALUES (7, 'Katze', 3, 'ada', 1)",
-            "INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by) "
-            "VALUES (7, 2, 'projects/a.sb3', 10, 'aa', 'ada'), (7, 3, 'projects/b.sb3', 11, 'bb', 'ada')",
-            "DELETE FROM projects WHERE id = 8",
-        ):
-            connection.exec_driver_sql(statement)
-    engine.dispose()
-    moved = adoption.transfer(old, new, False, quietly)
+    ours.run(
+        "INSERT INTO users (id, username) VALUES ('ada', 'Ada')",
+        "INSERT INTO projects (id, name, version, owner_id, is_published) VALUES (7, 'Katze', 3, 'ada', 1)",
+        "INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by) "
+        "VALUES (7, 2, 'projects/a.sb3', 10, 'aa', 'ada'), (7, 3, 'projects/b.sb3', 11, 'bb', 'ada')",
+        "DELETE FROM projects WHERE id = 8",
+    )
+    moved = adoption.transfer(ours.settings, new, False, quietly)
     assert (moved["projects"].new, moved["project_revisions"].new) == (1, 2)
-    assert adoption.compare(old, new, False, quietly).differences == 0
+    assert adoption.compare(ours.settings, new, False, quietly).differences == 0
     assert rows(new, "SELECT version, is_published FROM projects") in ([(3, 1)], [(3, True)])
 
 
-def test_ours_that_does_not_fit_is_refused_too(
-    migrated: dict[str, str], password_file: Path, new: DatabaseSettings, tmp_path: Path
-) -> None:
+def test_ours_that_does_not_fit_is_refused_too(ours: Old, new: DatabaseSettings) -> None:
     """SQLite holds whatever length; before anything is written, with the row's number."""
-    source = tmp_path / "ours.db"
-    shutil.copy(sa.make_url(migrated["sqlite"]).database or "", source)
-    old = config.load_database(database_environment(f"sqlite:///{source}", password_file))
-    engine = make_engine(old, None)
-    with engine.begin() as connection:
-        connection.exec_driver_sql("INSERT INTO users (id, username) VALUES ('ada', 'Ada')")
-        connection.exec_driver_sql("INSERT INTO projects (id, name, owner_id) VALUES (7, ?, 'ada')", ("x" * 101,))
-    engine.dispose()
+    ours.run(
+        "INSERT INTO users (id, username) VALUES ('ada', 'Ada')",
+        f"INSERT INTO projects (id, name, owner_id) VALUES (7, '{'x' * 101}', 'ada')",
+    )
     with pytest.raises(SchemaRefused, match=r"projects 7 \(name: 101 characters, 100 fit\)"):
-        adoption.transfer(old, new, False, quietly)
+        adoption.transfer(ours.settings, new, False, quietly)
     assert rows(new, "SELECT count(*) FROM users") == [(0,)]
 
 
