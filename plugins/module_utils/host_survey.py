@@ -1,6 +1,6 @@
 """Looks at everything on a host that a change must know before it begins, in one go.
 
-A question of Ansible's own costs about half a second, and a deploy used to ask eighty. This file asks the kernel, the
+A question of Ansible's own costs about half a second, and a deploy has eighty to ask. This file asks the kernel, the
 engine's socket and the application's socket directly. It changes nothing, needs no package beside Python's own library,
 and runs on any Python since 3.10.
 """
