@@ -177,13 +177,9 @@ def summary(container: Mapping[str, Any]) -> dict[str, Any]:
     """What is asked of a container, of all that the engine says."""
     state = container["State"]
     return {
-        "id": container["Id"],
         "state": state["Status"],
         "health": (state.get("Health") or {}).get("Status", ""),
-        "image": container["Config"]["Image"],
         "labels": container["Config"]["Labels"] or {},
-        "started_at": state["StartedAt"],
-        "restart_count": container["RestartCount"],
     }
 
 
@@ -441,7 +437,6 @@ def survey(
                 "answers": bool(said),
                 **(
                     {
-                        "version": said["ServerVersion"],
                         "limits_memory": said["MemoryLimit"],
                         "limits_swap": said["MemoryLimit"] and said["SwapLimit"],
                     }
@@ -460,6 +455,5 @@ def survey(
             "hold": loaded_json(Path(change_directory) / "hold.json"),
             "observed": observed.result(),
             "settled": loaded_json(Path(change_directory) / "settled.json"),
-            "boot_id": text("/proc/sys/kernel/random/boot_id").strip(),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }

@@ -68,7 +68,7 @@ survey:
   description: >-
     C(system), C(memory), C(disk) and C(file_systems) by path, C(sizes), C(files), C(ports), C(authorities), C(engine),
     C(images) (tags), C(containers) by name, C(slot), C(ready), C(unreachable), C(ledger), C(journal), C(lock), C(hold),
-    C(observed) and C(settled) by role, C(boot_id), and C(time) by the host's own clock.
+    C(observed) and C(settled) by role, and C(time) by the host's own clock.
   returned: success
   type: dict
 """
