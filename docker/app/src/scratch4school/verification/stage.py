@@ -57,7 +57,7 @@ class Scale:
     # Of this process, beside readers.
     failing_saves: int
     readers: int
-    # Whether a save of the service loses its connection, again and again until it gives up after four seconds, or only
+    # Whether a save of the service loses its connection, again and again until it gives up after ten seconds, or only
     # its statement, which ends it at once.
     cuts_connections: bool
 
