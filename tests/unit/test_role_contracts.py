@@ -6,13 +6,16 @@ wrong sooner or later.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-ROLES = Path(__file__).resolve().parents[2] / "roles"
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ROOT / "roles"
+EXAMPLE = ROOT / "inventories" / "example" / "group_vars" / "scratch4school" / "settings.yml"
 
 ROLE_FOLDERS = sorted(folder for folder in ROLES.iterdir() if folder.is_dir())
 
@@ -102,3 +105,23 @@ def test_every_entry_point_means_the_same_by_an_option(role: Path) -> None:
     for _, name, option in options(role):
         types.setdefault(name, set()).add(str(option.get("type")))
     assert {name: kinds for name, kinds in types.items() if len(kinds) > 1} == {}
+
+
+# Of these the wiring makes what roles take: deploy/group_vars/all.yml.
+WIRED = {"scratch4school_url", "change_windows"}
+TAKEN = {name: option for role in ROLE_FOLDERS for _, name, option in options(role)}
+SHOWN = [
+    (name, yaml.safe_load(value))
+    for name, value in re.findall(r"^(?:# )?([a-z0-9]+_\w+): (.+)$", EXAMPLE.read_text(), flags=re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SHOWN, ids=[name for name, _ in SHOWN])
+def test_what_the_example_shows_is_taken_and_is_the_default(name: str, value: object) -> None:
+    """A setting that no role takes is changed for nothing, and a default that is none misleads whoever keeps it.
+
+    Where the default is empty the example may show what one would write; "…" stands for what is too long to show.
+    """
+    assert name in TAKEN or name in WIRED
+    default = TAKEN.get(name, {}).get("default")
+    assert not default or "…" in str(value) or value == default
