@@ -125,3 +125,22 @@ def test_what_the_example_shows_is_taken_and_is_the_default(name: str, value: ob
     assert name in TAKEN or name in WIRED
     default = TAKEN.get(name, {}).get("default")
     assert not default or "…" in str(value) or value == default
+
+
+REPEATED = [
+    (name, yaml.safe_load(value))
+    for file in (ROOT / "deploy" / "group_vars" / "all.yml", *ROLES.glob("*/vars/main.yml"))
+    for name, value in re.findall(r"\b(\w+) \| default\(([^()]+)\)", file.read_text())
+    if "default" in TAKEN.get(name, {}) and value != "''"
+]
+
+
+@pytest.mark.parametrize(("name", "value"), REPEATED, ids=[name for name, _ in REPEATED])
+def test_a_default_that_is_repeated_outside_its_role_is_the_same(name: str, value: object) -> None:
+    """A role's defaults are not visible in another; one that has to know it all the same must not believe another."""
+    assert value == TAKEN[name]["default"]
+
+
+def test_repeated_defaults_were_found() -> None:
+    """Written otherwise, they would agree with everything."""
+    assert {"app_workers", "app_threads", "database_max_connections", "proxy_https_port"} <= dict(REPEATED).keys()
