@@ -194,6 +194,7 @@ auth_type = scram-sha-256
 auth_file = /etc/pgbouncer/userlist.txt
 ignore_startup_parameters = extra_float_digits
 """
+TLS = "client_tls_cert_file = /c\nclient_tls_key_file = /k\nclient_tls_ca_file = /a\n"
 SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
 
 
@@ -207,6 +208,7 @@ SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
         ("auth_type = hba", {}, True, "needs auth_hba_file"),
         ("auth_type = any", {}, True, "needs a user for the database “school”"),
         ("auth_type = cert", {}, True, "without a certificate nobody comes in"),
+        (f"auth_type = cert\n{TLS}client_tls_sslmode = verify-ca", {}, True, "needs client_tls_sslmode verify-full"),
         ("reserve_pool_size = 5", {"max_connections": 24}, True, "25 for “school” = 25 server connections"),
         ("max_client_conn = 1000", {"open_files": 1019}, True, "1020 connections, but PgBouncer may have 1019"),
         ("", {"users": {"a": "md5" + "0" * 32}}, True, "“a” has an MD5 hash in userlist.txt"),

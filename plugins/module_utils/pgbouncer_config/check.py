@@ -105,7 +105,7 @@ def contradictions(configuration: Configuration) -> list[Finding]:
         ),
         (auth == "hba" and not said["auth_hba_file"], "auth_type", "auth_type hba needs auth_hba_file."),
         (
-            auth == "cert" and client_tls not in verified,
+            auth == "cert" and client_tls != "verify-full",
             "auth_type",
             "auth_type cert needs client_tls_sslmode verify-full: without a certificate nobody comes in.",
         ),
