@@ -141,6 +141,11 @@ def address_of(place: Place, container: str) -> str:
     return _inspect(place, "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
 
 
+def image_of(place: Place, container: str) -> str:
+    """The digest of the image that a container was made of."""
+    return _inspect(place, "{{.Image}}", container)
+
+
 def _inspect(place: Place, template: str, container: str) -> str:
     return on_host(f"sudo docker inspect --format '{template}' {container}", place.name).strip()
 
@@ -181,7 +186,7 @@ def held_lock(place: Place, table: str) -> Iterator[None]:
         wait_for(lambda: _is_held(place), seconds=20)
         yield
     finally:
-        _psql(
+        psql(
             place,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' "
             "AND pid <> pg_backend_pid()",
@@ -190,13 +195,14 @@ def held_lock(place: Place, table: str) -> Iterator[None]:
 
 
 def _is_held(place: Place) -> bool:
-    return "1" in _psql(
+    return "1" in psql(
         place,
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()",
     )
 
 
-def _psql(place: Place, sql: str) -> str:
+def psql(place: Place, sql: str) -> str:
+    """What PostgreSQL answers its administrator, who does not come through the pooler."""
     quoted = sql.replace("'", "'\"'\"'")
     return on_host(
         f"sudo docker exec scratch4school-postgres psql -U postgres -d scratch4school -Atc '{quoted}'", place.name

@@ -8,25 +8,31 @@ from pathlib import Path
 
 import pytest
 from conftest import Place, on_host, play
-from faults import serving_release
+from faults import image_of, serving_release
 from lesson import Lesson, lessons
+from pooler import POOLER
 from tables import Tables
-from variants import good, make
+from variants import another_pooler, good, make
+
+Checkouts = dict[Callable[[Path], None], Path]
 
 # They think for two seconds between two things they do: a hundred who never do leave two cores nothing for Ansible.
 LESSON = ["--users", "100", "--think", "2", "--seconds", "3600", "--large-share", "0.02", "--large-megabytes", "10"]
-# The command of each change, in this order: a rollback goes back to what the deploy replaced.
+# The command of each change, in this order: first PgBouncer alone, while the release is this checkout's; and a rollback
+# goes back to what the deploy replaced.
 CHANGES = {
-    "deploy.yml": lambda host, copy: play_on(host, "deploy.yml", folder=copy),
-    "restart.yml": lambda host, copy: play_on(host, "restart.yml"),
-    "systemctl restart": lambda host, copy: on_host("sudo systemctl restart scratch4school", host),
-    "systemctl reload": lambda host, copy: on_host("sudo systemctl reload scratch4school", host),
-    "migrate.yml": lambda host, copy: play_on(host, "migrate.yml"),
-    "rollback.yml": lambda host, copy: play_on(host, "rollback.yml"),
-    "rollback.yml, back again": lambda host, copy: play_on(host, "rollback.yml"),
-    "restart.yml -e component=postgres": lambda host, copy: play_on(host, "restart.yml", "component=postgres"),
-    "restart.yml -e component=pgbouncer": lambda host, copy: play_on(host, "restart.yml", "component=pgbouncer"),
-    "restart.yml -e component=proxy": lambda host, copy: play_on(host, "restart.yml", "component=proxy"),
+    "deploy.yml, another PgBouncer": lambda host, copies: play_on(host, "deploy.yml", folder=copies[another_pooler]),
+    "deploy.yml, the former PgBouncer": lambda host, copies: play_on(host, "deploy.yml"),
+    "deploy.yml": lambda host, copies: play_on(host, "deploy.yml", folder=copies[good]),
+    "restart.yml": lambda host, copies: play_on(host, "restart.yml"),
+    "systemctl restart": lambda host, copies: on_host("sudo systemctl restart scratch4school", host),
+    "systemctl reload": lambda host, copies: on_host("sudo systemctl reload scratch4school", host),
+    "migrate.yml": lambda host, copies: play_on(host, "migrate.yml"),
+    "rollback.yml": lambda host, copies: play_on(host, "rollback.yml"),
+    "rollback.yml, back again": lambda host, copies: play_on(host, "rollback.yml"),
+    "restart.yml -e component=postgres": lambda host, copies: play_on(host, "restart.yml", "component=postgres"),
+    "restart.yml -e component=pgbouncer": lambda host, copies: play_on(host, "restart.yml", "component=pgbouncer"),
+    "restart.yml -e component=proxy": lambda host, copies: play_on(host, "restart.yml", "component=proxy"),
 }
 # These are what the others are made of, and are tried with all other scenarios; the rest with `scripts/test long`.
 FIRST = (
@@ -37,6 +43,8 @@ FIRST = (
 )
 # After these another release serves than before.
 NEW_RELEASE = {"deploy.yml", "rollback.yml", "rollback.yml, back again"}
+# And after these PgBouncer is of another image.
+NEW_POOLER = {"deploy.yml, another PgBouncer", "deploy.yml, the former PgBouncer"}
 
 
 def play_on(host: str, playbook: str, *extra_vars: str, **place: Path) -> None:
@@ -59,23 +67,25 @@ def school(large: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another release's checkout, which is as good."""
-    return make(tmp_path_factory.mktemp("variants"), good)
+def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Checkouts:
+    """Checkouts that are as good as this one, by what was edited in them."""
+    folder = tmp_path_factory.mktemp("variants")
+    return {edit: make(folder, edit) for edit in (another_pooler, good)}
 
 
 @pytest.mark.parametrize(
     "change", [change if change in FIRST else pytest.param(change, marks=pytest.mark.long) for change in CHANGES]
 )
-def test_change_fails_nobody(change: str, school: Lesson, checkout: Path, tables: Tables) -> None:
+def test_change_fails_nobody(change: str, school: Lesson, checkouts: Checkouts, tables: Tables) -> None:
     """Whatever is done, everybody is answered."""
-    former, began = serving_release(school.place), time.time()
-    change_it: Callable[[str, Path], None] = CHANGES[change]
+    former, pooler, began = serving_release(school.place), image_of(school.place, POOLER), time.time()
+    change_it: Callable[[str, Checkouts], None] = CHANGES[change]
     row: dict[str, object] = {"change": change, "seconds": None, "requests": None, "failed": None}
     tables.add("Changes under load", row)
-    change_it(school.place.name, checkout)
+    change_it(school.place.name, checkouts)
     row["seconds"] = time.time() - began
     stretch = school.since(began)
     row.update(requests=stretch.requests, failed=stretch.failed)
     assert (stretch.failed, stretch.lost) == (0, 0), stretch.explain()
     assert (serving_release(school.place) != former) is (change in NEW_RELEASE)
+    assert (image_of(school.place, POOLER) != pooler) is (change in NEW_POOLER)

@@ -1,51 +1,42 @@
-"""PgBouncer as it is packaged: what our tool says of its configuration, and how saves go when the pool is exhausted."""
+"""PgBouncer as it is packaged and as it runs: what our tool says of it is what it does and says itself."""
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
 import random
-import re
-import socket
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import requests
-from conftest import LAB, ROOT, Place, lab, on_host, wait_for
-from faults import address_of
-from pupils import create, numbered, read
+from conftest import LAB, ROOT, Place, on_host
+from pooler import POOLER, console, tunnel
 
 sys.path.append(str(ROOT / "plugins" / "module_utils"))
 
 from pgbouncer_config import (
     KEYS,
     SECTIONS,
+    VERSION,
     changes,
     check,
     check_intent,
     intent_of,
-    pools_of,
     read_ini,
     render_ini,
     running,
 )
 
-POOLER = "scratch4school-pgbouncer"
-TUNNEL_PORT = 18432
-# As PgBouncer's own user, which may do everything from the socket in its container.
-CONSOLE = f"sudo docker exec {POOLER} psql --host /tmp --port 6432 --username pgbouncer --dbname pgbouncer --csv -c "
 # Starts PgBouncer with each file of a folder, and says of each whether it came up; what it said otherwise follows.
 TRY = r"""
-cd /tmp && mkdir trial && tar -xC trial && cd trial
+cd /tmp && mkdir trial && tar -xC trial && cd trial || exit
 printf '"a" "b"\n' > users
+# A key, and a certificate that is its own authority.
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=trial -days 2 \
+  -keyout tls.key -out tls.crt 2> log || { cat log >&2; exit 1; }
 for file in *.ini; do
   pgbouncer "$file" > log 2>&1 & process=$!
   for wait in $(seq 200); do
@@ -61,20 +52,6 @@ for file in *.ini; do
   rm -f pid
 done
 """
-
-# Transactions as the application's own user, through the pooler, that do nothing.
-HELD_SECONDS = 30
-HOLD = f"""
-docker exec -i {POOLER} sh -c 'read -r PGPASSWORD; export PGPASSWORD; for one in $(seq %(connections)s); do
-  (echo "BEGIN; SELECT 1;"; sleep %(seconds)s) | psql --quiet --host 127.0.0.1 --port 6432 \\
-    --username scratch4school_app --dbname scratch4school >/dev/null & done; wait
-' < /etc/scratch4school/app/database_password
-"""
-
-
-def console(command: str) -> list[dict[str, str]]:
-    """What the console answers, row by row."""
-    return list(csv.DictReader(io.StringIO(on_host(f'{CONSOLE}"{command}"'))))
 
 
 def tried(files: dict[str, str]) -> dict[str, str]:
@@ -100,6 +77,12 @@ def tried(files: dict[str, str]) -> dict[str, str]:
     return dict(zip(sorted(files), outcomes.values(), strict=True))
 
 
+def test_the_packaged_version_is_the_one_that_is_known(deployed: str) -> None:
+    """What runs is of the version that the tool's knowledge is about; a newer package is told here first."""
+    (row,) = console("SHOW VERSION")
+    assert row["version"].startswith(f"PgBouncer {VERSION}."), row
+
+
 def test_every_setting_is_known(deployed: str) -> None:
     """Names, defaults, and what a RELOAD takes in are those of the packaged version, by its own word."""
     rows = {row["key"]: (row["default"], row["changeable"] == "yes") for row in console("SHOW CONFIG")}
@@ -107,8 +90,25 @@ def test_every_setting_is_known(deployed: str) -> None:
     assert rows == known
 
 
+# What may be said of TLS by words, all of them PgBouncer's own; the files are made by the trial.
+TLS_WORDS = {
+    "key_file": ("/tmp/trial/tls.key",),
+    "cert_file": ("/tmp/trial/tls.crt",),
+    "ca_file": ("/tmp/trial/tls.crt",),
+    "protocols": ("secure", "all", "tlsv1.2", "tlsv1.2,tlsv1.3"),
+    "ciphers": ("default", "all", "HIGH:!aNULL"),
+    "ecdhcurve": ("auto", "none", "secp384r1"),
+}
+
+
+def chosen_tls(chance: random.Random) -> dict[str, Any]:
+    """Say most of what can be said of TLS towards clients and servers, so that each mode often has what it needs."""
+    names = [name for name in KEYS if "_tls_" in name and chance.random() < 0.8]
+    return {name: chance.choice(KEYS[name].choices or TLS_WORDS[name.split("_tls_")[1]]) for name in names}
+
+
 def chosen(chance: random.Random) -> dict[str, Any]:
-    """Say something of the right kind about some settings, and nothing about files, users and networks elsewhere."""
+    """Say something of the right kind about some settings and TLS, and nothing of users and networks elsewhere."""
     elsewhere = {"user", "unix_socket_group", "conffile", "resolv_conf", "listen_addr", "unix_socket_dir", "peer_id"}
     elsewhere |= {"auth_hba_file", "auth_ident_file", "auth_type", "auth_file", "logfile", "pidfile", "listen_port"}
     elsewhere |= {name for name in KEYS if "_tls_" in name}
@@ -128,7 +128,8 @@ def chosen(chance: random.Random) -> dict[str, Any]:
     names = chance.sample(sorted(KEYS.keys() - elsewhere), 12)
     intent: dict[str, Any] = {name: value(name) for name in names}
     intent |= {"listen_addr": "127.0.0.1", "unix_socket_dir": "/tmp", "auth_file": "/tmp/trial/users"}
-    intent["auth_type"] = chance.choice(["md5", "scram-sha-256", "trust", "plain"])
+    intent |= chosen_tls(chance)
+    intent["auth_type"] = chance.choice(["md5", "scram-sha-256", "trust", "plain", "cert"])
     intent["databases"] = {
         "a": {name: value(name, "databases") for name in chance.sample(sorted(SECTIONS["databases"]), 5)},
         "*": {"host": "/nowhere"},
@@ -148,6 +149,8 @@ def test_what_passes_the_check_starts(deployed: str) -> None:
         intent = chosen(chance)
         if not any(finding.error for finding in check_intent(intent, "i.yml", {})):
             files[f"{len(files):03}.ini"] = render_ini(intent)
+    offered = {read_ini(text).pooler.get("client_tls_sslmode") for text in files.values()}
+    assert offered >= set(KEYS["client_tls_sslmode"].choices)
     # Those without a default are not set at all; and of two names for one thing one is enough.
     settings = "".join(
         f"{name} = {key.default}\n" for name, key in KEYS.items() if key.default and name != "service_name"
@@ -158,10 +161,13 @@ def test_what_passes_the_check_starts(deployed: str) -> None:
 
 def test_what_the_check_refuses_does_not_start(deployed: str) -> None:
     """The trial itself can tell: these PgBouncer refuses, as the check does."""
+    files_of_tls = [f"client_tls_{name} = {TLS_WORDS[name][0]}\n" for name in ("key_file", "cert_file", "ca_file")]
+    verify_ca = "".join(["client_tls_sslmode = verify-ca\n", *files_of_tls])
     files = {
         "unknown.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\npool_mod = session\n",
         "nobody.ini": "[databases]\n[pgbouncer]\nunix_socket_dir =\n",
         "tls.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nclient_tls_sslmode = require\n",
+        "cert.ini": f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nauth_type = cert\n{verify_ca}",
         "syntax.ini": "[databases]\n[pgbouncer]\nlisten_addr\n",
         "quoted.ini": '[databases]\n"a b" = host=c\n[pgbouncer]\nlisten_addr = 127.0.0.1\n',
     }
@@ -192,36 +198,6 @@ def test_the_running_one_is_what_its_file_says(deployed: str) -> None:
     ]
 
 
-@contextmanager
-def tunnel(place: Place) -> Iterator[str]:
-    """The pooler's port of a lab host on this machine; gives what libpq has to be told."""
-    address = re.findall(rf"^{place.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
-    known = f"UserKnownHostsFile={ROOT / '.lab' / 'known_hosts'}"
-    to = f"127.0.0.1:{TUNNEL_PORT}:{address_of(place, POOLER)}:6432"
-    options = [
-        "-o",
-        known,
-        "-o",
-        "IdentitiesOnly=yes",
-        "-o",
-        "ExitOnForwardFailure=yes",
-        "-i",
-        str(ROOT / ".lab" / "ssh_key"),
-    ]
-    process = subprocess.Popen(["ssh", *options, "-N", "-L", to, f"sysadmin@{address}"])
-    try:
-        wait_for(lambda: _listens(TUNNEL_PORT), seconds=20)
-        yield f"host=127.0.0.1 port={TUNNEL_PORT} user=scratch4school_monitor"
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as door:
-        return door.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_diff_and_top_reach_the_console(large: Place, tmp_path: Path) -> None:
     """With the login that may look: nothing differs, and the application's pool is shown, to people and to programs."""
     file = tmp_path / "pgbouncer.ini"
@@ -229,7 +205,8 @@ def test_diff_and_top_reach_the_console(large: Place, tmp_path: Path) -> None:
     password = on_host("sudo cat /etc/scratch4school/app/monitor_password", large.name).strip()
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(ROOT / "scripts" / "pgbouncer-config"), *arguments, "--connect", address]
+        who = f"{address} user=scratch4school_monitor"
+        command = [sys.executable, str(ROOT / "scripts" / "pgbouncer-config"), *arguments, "--connect", who]
         environment = {**os.environ, "PGPASSWORD": password}
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -242,65 +219,3 @@ def test_diff_and_top_reach_the_console(large: Place, tmp_path: Path) -> None:
         assert "scratch4school_app" in run("top", "--once").stdout
         (pool,) = json.loads(run("top", "--json").stdout)
         assert (pool["database"], pool["size"], pool["waiting"]) == ("scratch4school", 20, 0)
-
-
-def test_an_exhausted_pool_is_told_and_recovers(large: Place, login: Callable[..., requests.Session]) -> None:
-    """While others hold every server connection a save waits, then is told 503 and when; afterwards it goes through."""
-    pupil = login("pupil108", large.url)
-    address = create(pupil, large.url, "Geduld", 1)
-    pool = console("SHOW DATABASES")[-1]
-    all_of_it = int(pool["pool_size"]) + int(pool["reserve_pool_size"])
-
-    def save(number: int) -> requests.Response:
-        return pupil.put(address, files={"project_file": ("p.sb3", numbered("Geduld", number))}, timeout=60)
-
-    with held(large, all_of_it):
-        wait_for(lambda: sum(pool.busy for pool in pools()) == all_of_it, seconds=20)
-        asked = time.monotonic()
-        refused = save(2)
-        waited = time.monotonic() - asked
-    assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
-    assert "try again" in refused.json()["error"]
-    assert waited > 5
-    assert (save(3).status_code, read(pupil, address)) == (200, 3)
-    pupil.delete(address, timeout=60)
-
-
-@contextmanager
-def held(place: Place, connections: int) -> Iterator[None]:
-    """So many server connections are in somebody's transaction for a while, and are given back at the end."""
-    script = HOLD % {"connections": connections, "seconds": HELD_SECONDS}
-    holding = subprocess.Popen([str(LAB), "ssh", place.name, "sudo bash -s"], stdin=subprocess.PIPE, text=True)
-    assert holding.stdin
-    holding.stdin.write(script)
-    holding.stdin.close()
-    try:
-        yield
-    finally:
-        holding.wait(timeout=2 * HELD_SECONDS)
-
-
-def pools() -> list[Any]:
-    """The pools of the moment, as `top` shows them."""
-    return pools_of(console("SHOW POOLS"), console("SHOW STATS"), console("SHOW DATABASES"))
-
-
-def test_an_operators_pause_makes_saves_wait(
-    large: Place, login: Callable[..., requests.Session], tmp_path: Path
-) -> None:
-    """Somebody pauses the pooler by hand and resumes it: a save takes that much longer, and does not fail."""
-    pupil = login("pupil109", large.url)
-    address = create(pupil, large.url, "Pause", 1)
-    console("PAUSE")
-    try:
-        resume = subprocess.Popen([str(LAB), "ssh", large.name, f'sleep 5; {CONSOLE}"RESUME"'])
-        asked = time.monotonic()
-        answer = pupil.put(address, files={"project_file": ("p.sb3", numbered("Pause", 2))}, timeout=60)
-        waited = time.monotonic() - asked
-        assert resume.wait(timeout=30) == 0
-    finally:
-        if any(row["paused"] == "1" for row in console("SHOW DATABASES")):
-            console("RESUME")
-    assert (answer.status_code, waited > 3) == (200, True)
-    assert read(pupil, address) == 2
-    pupil.delete(address, timeout=60)

@@ -1,7 +1,7 @@
 """Other releases than this checkout's: copies of it with one small edit each, to be deployed to the lab's hosts.
 
-Each is a release that a school could be handed one day. Only the first two may ever serve to the end; none loses a save
-while it serves, so that a lesson can go on meanwhile.
+Each is a release that a school could be handed one day. Only the first three may ever serve to the end; none loses a
+save while it serves, so that a lesson can go on meanwhile.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def good(copy: Path) -> None:
 def never_built(copy: Path) -> None:
     """As good, and no other scenario deploys it: its image is on no host yet."""
     _append(copy / APP / "clock.py", "# Another rehearsal's release.\n")
+
+
+def another_pooler(copy: Path) -> None:
+    """The application is this checkout's, and the image of PgBouncer is another."""
+    _append(copy / "docker" / "pgbouncer" / "Dockerfile", 'LABEL rehearsal="another PgBouncer"\n')
 
 
 def does_not_start(copy: Path) -> None:
