@@ -90,14 +90,14 @@ def test_every_setting_is_known(deployed: str) -> None:
     assert rows == known
 
 
-# What may be said of TLS by words, all of them PgBouncer's own; the files are made by the trial.
+# What is said of TLS by words, some of which PgBouncer does not take; the files are made by the trial.
 TLS_WORDS = {
     "key_file": ("/tmp/trial/tls.key",),
     "cert_file": ("/tmp/trial/tls.crt",),
     "ca_file": ("/tmp/trial/tls.crt",),
-    "protocols": ("secure", "all", "tlsv1.2", "tlsv1.2,tlsv1.3"),
-    "ciphers": ("default", "all", "HIGH:!aNULL"),
-    "ecdhcurve": ("auto", "none", "secp384r1"),
+    "protocols": ("secure", "all", "tlsv1.2", "tlsv1.2,tlsv1.3", "legacy", "all:!tlsv1.0"),
+    "ciphers": ("default", "all", "HIGH:!aNULL", "ALL", "nonsense"),
+    "ecdhcurve": ("auto", "none", "secp384r1", "nonsense"),
 }
 
 
@@ -168,6 +168,11 @@ def test_what_the_check_refuses_does_not_start(deployed: str) -> None:
         "nobody.ini": "[databases]\n[pgbouncer]\nunix_socket_dir =\n",
         "tls.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nclient_tls_sslmode = require\n",
         "cert.ini": f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nauth_type = cert\n{verify_ca}",
+        **{
+            f"{name}.ini": f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nclient_tls_{name} = {word}\n"
+            f"client_tls_sslmode = require\n{''.join(files_of_tls)}"
+            for name, word in (("ciphers", "all"), ("protocols", "legacy"), ("ecdhcurve", "secp384r1:prime256v1"))
+        },
         "syntax.ini": "[databases]\n[pgbouncer]\nlisten_addr\n",
         "quoted.ini": '[databases]\n"a b" = host=c\n[pgbouncer]\nlisten_addr = 127.0.0.1\n',
     }

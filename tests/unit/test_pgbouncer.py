@@ -87,6 +87,8 @@ def test_every_line_says_why() -> None:
 def test_every_setting_can_be_given(name: str) -> None:
     """All that PgBouncer knows is accepted and rendered, with a value of the right kind."""
     values = {"integer": 600, "seconds": 7, "boolean": True, "names": ["one"], "text": "/a/path", "octal": "0770"}
+    if name.endswith(("_tls_protocols", "_tls_ciphers", "_tls_ecdhcurve")):
+        values["text"] = str(KEYS[name].default)
     value = values.get(KEYS[name].kind) or KEYS[name].choices[0]
     value = min(value, int(KEYS[name].high)) if isinstance(value, int) else value
     tls = {f"client_tls_{part}_file": "/a/path" for part in ("cert", "key", "ca")}

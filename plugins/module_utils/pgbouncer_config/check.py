@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+import ssl
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from .ini import Configuration, Finding
@@ -65,6 +67,37 @@ class _Said:
         self.findings.append(Finding(*self.configuration.place(section, name), text, error))
 
 
+# PgBouncer's own words beside OpenSSL's; tests/scenarios/test_pooler.py tries both on the packaged version.
+_CIPHER_WORDS = ("default", "secure", "fast", "normal")
+_PROTOCOLS = re.compile(r"(!?(all|secure|default|tlsv1(\.[0-3])?)\s*([,:]\s*|$))+", re.IGNORECASE)
+_CURVE_WORDS = ("auto", "none")
+
+
+def _tls_words(said: _Said) -> Iterator[tuple[str, str]]:
+    """Give the words about TLS that keep PgBouncer from starting, where it would use them: key and sentence."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for side in ("client", "server"):
+        ciphers, protocols = f"{side}_tls_ciphers", f"{side}_tls_protocols"
+        if said[f"{side}_tls_sslmode"] == "disable":
+            continue
+        if str(said[ciphers]).lower() not in _CIPHER_WORDS and not _takes(context.set_ciphers, said[ciphers]):
+            yield ciphers, f"“{said[ciphers]}” names no cipher; say default, or a list that `openssl ciphers` takes."
+        if not _PROTOCOLS.fullmatch(str(said[protocols])):
+            yield protocols, f"“{said[protocols]}” names no protocols; say secure, or tlsv1.2 and tlsv1.3 with a comma."
+    curve = said["client_tls_ecdhcurve"]
+    known = str(curve).lower() in _CURVE_WORDS or _takes(context.set_ecdh_curve, curve)
+    if said["client_tls_sslmode"] != "disable" and not known:
+        yield "client_tls_ecdhcurve", f"“{curve}” is no curve; say auto, or one such as prime256v1."
+
+
+def _takes(setting: Callable[[str], object], value: object) -> bool:
+    try:
+        setting(str(value))
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
 def contradictions(configuration: Configuration) -> list[Finding]:
     """Give what keeps PgBouncer from starting, or from doing what was said, by the file alone."""
     said = _Said(configuration)
@@ -114,6 +147,8 @@ def contradictions(configuration: Configuration) -> list[Finding]:
     for applies, key, sentence in rules:
         if applies:
             said.find(sentence, key)
+    for key, problem in _tls_words(said):
+        said.find(problem, key)
     for name, given in configuration.values["databases"].items():
         size, least = given.get("pool_size", largest), given.get("min_pool_size", 0)
         if name == "pgbouncer":

@@ -142,7 +142,8 @@ KEYS: dict[str, Key] = {
     "client_tls_protocols": _text("secure"),
     "client_tls_ciphers": _text("default"),
     "client_tls_ecdhcurve": _text("auto"),
-    "client_tls_dheparams": _choice("auto", "none", "auto", "legacy"),
+    # The manual also names legacy; with the OpenSSL of Debian 13 PgBouncer does not start with it.
+    "client_tls_dheparams": _choice("auto", "none", "auto"),
     "server_tls_sslmode": _choice("prefer", *SSL_MODES),
     "server_tls_ca_file": _text(),
     "server_tls_key_file": _text(),
