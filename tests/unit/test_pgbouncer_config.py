@@ -33,7 +33,8 @@ from ansible.module_utils.pgbouncer_config import (
     size,
 )
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pgbouncer-config"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts" / "pgbouncer-config"
 
 # What administrators write, in the shapes in which it is met: packaged, by hand, in a container, with peers, by query.
 FOUND = {
@@ -269,8 +270,8 @@ def test_sizes_follow_from_what_runs() -> None:
     small = size({"workers": 8, "threads": 8, "max_connections": 30})
     assert small.numbers["default_pool_size"] + small.numbers["reserve_pool_size"] == 30 - 3 - 8
     assert size({"workers": 1, "threads": 1, "max_connections": 10}).problems != []
-    with pytest.raises(PgbouncerConfigError, match="needs “workers”: gunicorn workers"):
-        size({"threads": 4, "max_connections": 60})
+    with pytest.raises(PgbouncerConfigError, match="needs “max_connections”: connections PostgreSQL accepts"):
+        size({"cores": 4})
     rendered = read_ini(
         render_ini({"databases": {"a": {}}, "capacity": {"workers": 3, "threads": 4, "max_connections": 60}})
     )
@@ -412,9 +413,27 @@ def test_the_script_imports_and_renders_again(tmp_path: Path) -> None:
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
 
 
+def test_what_is_recommended_for_two_cores_is_what_a_deploy_takes() -> None:
+    """The benchmarks chose on two cores (decision 0023); more cores get more processes, and the numbers said win."""
+    app, pooler, database = (
+        yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
+        for role in ("app", "pgbouncer", "database")
+    )
+    room = {"max_connections": database["database_max_connections"]}
+    sizes = size(room)
+    assert sizes.numbers == {
+        "default_pool_size": pooler["pgbouncer_pool_size"],
+        "reserve_pool_size": pooler["pgbouncer_reserve_pool_size"],
+        "max_client_conn": pooler["pgbouncer_max_client_conn"],
+    }
+    assert f"2 slots × {app['app_workers']} workers × {app['app_threads']} threads" in sizes.why["default_pool_size"]
+    assert "4 cores + 1; threads = 4" in size({**room, "cores": 4}).lines[0]
+    assert size({**room, "cores": 4, "workers": app["app_workers"]}).numbers == sizes.numbers
+
+
 def test_the_script_sizes() -> None:
     """As sentences and as JSON; 1 when there is no room."""
-    numbers = ("size", "--workers", 3, "--threads", 4, "--max-connections")
+    numbers = ("size", "--cores", 2, "--max-connections")
     assert "default_pool_size = 20: " in run_script(*numbers, 60).stdout
     assert json.loads(run_script(*numbers, 60, "--json").stdout)["numbers"]["max_client_conn"] == 300
     assert run_script(*numbers, 12).returncode == 1

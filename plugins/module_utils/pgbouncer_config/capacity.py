@@ -80,12 +80,18 @@ def capacity(numbers: Mapping[str, int]) -> Capacity:
     )
 
 
-# What `size` needs, what each means, and what is taken where nothing is said.
+# A process more than there are cores, for each waits for a disk now and then, and how many requests each has under way:
+# what the tables of benchmarks/ showed best (docs/decisions/0023).
+WORKERS_BESIDE_CORES = 1
+THREADS = 4
+
+# What `size` needs, what each means, and what is taken where nothing is said; workers and threads follow from cores.
 SIZE_NUMBERS: dict[str, tuple[str, int | None]] = {
+    "cores": ("cores of the server; workers and threads follow from them where they are not said", 2),
     "users": ("pupils who save in the same minute", 100),
     "slots": (CAPACITY_NUMBERS["slots"], 2),
-    "workers": (CAPACITY_NUMBERS["workers"], None),
-    "threads": (CAPACITY_NUMBERS["threads"], None),
+    "workers": (f"{CAPACITY_NUMBERS['workers']}; cores + {WORKERS_BESIDE_CORES} where nothing is said", None),
+    "threads": (CAPACITY_NUMBERS["threads"], THREADS),
     "one_shots": (CAPACITY_NUMBERS["one_shots"], 106),
     "admin": (CAPACITY_NUMBERS["admin"], 5),
     "direct": (CAPACITY_NUMBERS["direct"], 8),
@@ -126,11 +132,12 @@ def size(given: object) -> Sizes:
     refuse_unknown(given, SIZE_NUMBERS, "capacity")
     n: dict[str, int] = {}
     for name, (meaning, usual) in SIZE_NUMBERS.items():
-        if given.get(name, usual) is None:
+        follows = n["cores"] + WORKERS_BESIDE_CORES if name == "workers" else usual
+        if given.get(name, follows) is None:
             raise PgbouncerConfigError(f"capacity needs “{name}”: {meaning}.")
-        low = 1 if name in ("users", "slots", "workers", "threads", "max_connections") else 0
-        number(f"{name} of capacity", given.get(name, usual), low, 100_000, whole=True)
-        n[name] = given.get(name, usual)
+        low = 1 if name in ("cores", "users", "slots", "workers", "threads", "max_connections") else 0
+        number(f"{name} of capacity", given.get(name, follows), low, 100_000, whole=True)
+        n[name] = given.get(name, follows)
     threads = n["slots"] * n["workers"] * n["threads"]
     room = n["max_connections"] - n["reserved"] - n["direct"]
     servers = max(2, min(5 * ceil(threads / 5), room))
@@ -151,6 +158,10 @@ def size(given: object) -> Sizes:
     )
     share = ceil(n["users"] / servers)
     lines = [f"{name} = {numbers[name]}: {why[name]}" for name in SIZES]
+    if "workers" not in given:
+        lines.insert(
+            0, f"workers = {n['workers']}: {n['cores']} cores + {WORKERS_BESIDE_CORES}; threads = {n['threads']}."
+        )
     lines += fits.lines
     lines.append(f"{n['users']} users who save at once take turns of {share} at {servers} server connections.")
     if servers < threads:
