@@ -193,7 +193,7 @@ def test_another_password_is_refused_before_anything_changes(load: Lesson, table
     run = play("provision.yml", "-e", "backup_password=another-one-that-is-long-enough")
     assert run.status == 2
     assert "is not the one with which the backups of" in run.sentence
-    play("unlock.yml", "-e", "reason=scenario")
+    assert play("unlock.yml", "-e", "reason=scenario").status == 0
     assert play("deploy.yml").status == 0
     tables.add(TITLE, {"fault": "another backup_password", "then": "refused"})
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import random
 import shutil
@@ -639,3 +640,16 @@ def test_passwords_go_into_a_file_of_their_own(
     """In no list of settings, and escaped as PostgreSQL's programs want it."""
     assert filters["without_password"](address) == without
     assert filters["pgpass_line"](address) == line
+
+
+def test_the_backups_of_another_version_are_a_sentence(tmp_path: Path) -> None:
+    """A newer checkout adopts on a host that it did not deploy to: what both programs share is older there."""
+    program, library = tmp_path / "adoption", tmp_path / "backup"
+    shutil.copytree(ROOT / "roles" / "adoption" / "files", program)
+    (library / "scratch4school_backup").mkdir(parents=True)
+    (library / "scratch4school_backup" / "base.py").write_text("class Problem(Exception): pass\n")
+    (program / "settings.json").write_text(json.dumps({"library": str(library)}))
+    ended = subprocess.run([sys.executable, program / "adopt", "--help"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Run deploy.yml, then this again." in ended.stderr
+    assert "Traceback" not in ended.stderr
