@@ -6,6 +6,8 @@ could come to name a file in the moment in which another, or the sweep, removes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -14,6 +16,11 @@ from .clock import utcnow
 from .database import CommitUnknown, Database
 from .files import FileStore, IncomingFile
 from .tables import assets
+
+_PATH = sa.select(assets.c.file_path).where(
+    assets.c.md5 == sa.bindparam("md5"), assets.c.asset_type == sa.bindparam("asset_type")
+)
+_PATH_TO_KEEP = _PATH.with_for_update()
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def put_all(
 
 
 def _is_there(database: Database, store: FileStore, md5: str, asset_type: str) -> bool:
-    known = database.read(lambda connection: connection.scalar(_path_of(md5, asset_type)))
+    known = database.read(lambda connection: connection.scalar(_PATH, {"md5": md5, "asset_type": asset_type}))
     return known is not None and store.find(known) is not None
 
 
@@ -92,21 +99,18 @@ def _keep(store: FileStore, md5: str, upload: Upload) -> _New:
 
 def _record(database: Database, connection: Connection, store: FileStore, owner_id: str, asset: _New) -> str:
     """Let a row name the asset, and return the path that it names: another's, if that one was faster."""
-    connection.execute(
-        database.insert(assets)
-        .values(
-            asset_id=asset.md5,
-            asset_type=asset.asset_type,
-            data_format=asset.data_format,
-            size=asset.size,
-            md5=asset.md5,
-            owner_id=owner_id,
-            file_path=asset.path,
-            created_at=utcnow(),
-        )
-        .on_conflict_do_nothing(index_elements=[assets.c.md5, assets.c.asset_type])
-    )
-    named: str = connection.scalar(_path_of(asset.md5, asset.asset_type).with_for_update())
+    values = {
+        "asset_id": asset.md5,
+        "asset_type": asset.asset_type,
+        "data_format": asset.data_format,
+        "size": asset.size,
+        "md5": asset.md5,
+        "owner_id": owner_id,
+        "file_path": asset.path,
+        "created_at": utcnow(),
+    }
+    connection.execute(_insert_once(database), values)
+    named: str = connection.scalar(_PATH_TO_KEEP, {"md5": asset.md5, "asset_type": asset.asset_type})
     if store.find(named) is not None:
         return named
     # A row without its file, as old installations have; these bytes are what it lacks.
@@ -118,8 +122,9 @@ def _record(database: Database, connection: Connection, store: FileStore, owner_
     return asset.path
 
 
-def _path_of(md5: str, asset_type: str) -> sa.Select[tuple[str]]:
-    return sa.select(assets.c.file_path).where(assets.c.md5 == md5, assets.c.asset_type == asset_type)
+@lru_cache(maxsize=1)
+def _insert_once(database: Database) -> Any:
+    return database.insert(assets).on_conflict_do_nothing(index_elements=[assets.c.md5, assets.c.asset_type])
 
 
 def _discard_unnamed(store: FileStore, new: Sequence[_New], named: set[str]) -> None:

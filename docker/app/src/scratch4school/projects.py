@@ -24,6 +24,14 @@ TITLE_LENGTH = 100
 
 _FIND = sa.select(projects).where(projects.c.id == sa.bindparam("project_id"))
 
+# What a user owns, the last saved first.
+_OWNED_BY = (
+    sa.select(projects)
+    .where(projects.c.owner_id == sa.bindparam("by_owner"))
+    .order_by(projects.c.updated_at.desc(), projects.c.id.desc())
+)
+_OWNED_BY_LIMITED = _OWNED_BY.limit(sa.bindparam("most", type_=sa.Integer))
+
 # The row together with what is known of its content.
 _LOOK = (
     sa.select(
@@ -262,12 +270,9 @@ def look(connection: Connection, project_id: int) -> Row[Any]:
 
 def owned_by(connection: Connection, owner_id: str, limit: int | None = None) -> Sequence[Row[Any]]:
     """A user's own projects, the last saved first."""
-    return connection.execute(
-        sa.select(projects)
-        .where(projects.c.owner_id == owner_id)
-        .order_by(projects.c.updated_at.desc(), projects.c.id.desc())
-        .limit(limit)
-    ).all()
+    if limit is None:
+        return connection.execute(_OWNED_BY, {"by_owner": owner_id}).all()
+    return connection.execute(_OWNED_BY_LIMITED, {"by_owner": owner_id, "most": limit}).all()
 
 
 def _with_files(

@@ -24,6 +24,32 @@ _IS_SHARED = (
     .limit(1)
 )
 
+# For each of some projects the groups that it is shared with, all of them or those of one user.
+_SHARED_WITH = (
+    sa.select(project_groups.c.project_id, groups.c.id, groups.c.name, groups.c.external_id)
+    .join(groups, groups.c.id == project_groups.c.group_id)
+    .where(project_groups.c.project_id.in_(sa.bindparam("project_ids", expanding=True)))
+    .order_by(groups.c.name, groups.c.id)
+)
+_SHARED_WITH_SEEN = _SHARED_WITH.join(
+    user_groups,
+    sa.and_(user_groups.c.group_id == groups.c.id, user_groups.c.user_id == sa.bindparam("seen_by")),
+)
+_SHARED_WITH_USER = (
+    sa.select(project_rows, users.c.username.label("owner_name"))
+    .join(users, users.c.id == project_rows.c.owner_id)
+    .where(
+        project_rows.c.is_published,
+        project_rows.c.owner_id != sa.bindparam("user_id"),
+        sa.exists().where(
+            project_groups.c.project_id == project_rows.c.id,
+            project_groups.c.group_id == user_groups.c.group_id,
+            user_groups.c.user_id == sa.bindparam("user_id"),
+        ),
+    )
+    .order_by(project_rows.c.updated_at.desc(), project_rows.c.id.desc())
+)
+
 
 class NotShared(Exception):
     """The project is not shared with the user."""
@@ -65,17 +91,11 @@ def shared_with(
     """For each project the groups it is shared with; with `seen_by` only those that this user is in."""
     found: dict[int, list[dict[str, Any]]] = {project_id: [] for project_id in project_ids}
     if found:
-        statement = (
-            sa.select(project_groups.c.project_id, groups.c.id, groups.c.name, groups.c.external_id)
-            .join(groups, groups.c.id == project_groups.c.group_id)
-            .where(project_groups.c.project_id.in_(list(found)))
-            .order_by(groups.c.name, groups.c.id)
-        )
+        values: dict[str, Any] = {"project_ids": list(found)}
+        statement = _SHARED_WITH
         if seen_by is not None:
-            statement = statement.join(
-                user_groups, sa.and_(user_groups.c.group_id == groups.c.id, user_groups.c.user_id == seen_by)
-            )
-        for row in connection.execute(statement):
+            statement, values["seen_by"] = _SHARED_WITH_SEEN, seen_by
+        for row in connection.execute(statement, values):
             found[row.project_id].append({"id": row.id, "name": row.name, "external_id": row.external_id})
     return found
 
@@ -90,17 +110,7 @@ def is_shared_with(connection: Connection, project: Row[Any], user_id: str) -> b
 
 def shared_with_user(connection: Connection, user_id: str) -> Sequence[Row[Any]]:
     """Other people's projects that are shared with a group of the user, with their owner's name, newest first."""
-    through_a_group = sa.exists().where(
-        project_groups.c.project_id == project_rows.c.id,
-        project_groups.c.group_id == user_groups.c.group_id,
-        user_groups.c.user_id == user_id,
-    )
-    return connection.execute(
-        sa.select(project_rows, users.c.username.label("owner_name"))
-        .join(users, users.c.id == project_rows.c.owner_id)
-        .where(project_rows.c.is_published, project_rows.c.owner_id != user_id, through_a_group)
-        .order_by(project_rows.c.updated_at.desc(), project_rows.c.id.desc())
-    ).all()
+    return connection.execute(_SHARED_WITH_USER, {"user_id": user_id}).all()
 
 
 def copy(database: Database, store: FileStore, project_id: int, user_id: str, keep_revisions: int) -> Row[Any]:
