@@ -11,8 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import ROOT
-
+ROOT = Path(__file__).resolve().parents[2]
 APP = Path("docker") / "app" / "src" / "scratch4school"
 VERSIONS = APP / "migrations" / "versions"
 

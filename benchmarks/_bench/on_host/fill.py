@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """Fills a deployed host with a school's rows and files of a wanted size; runs on the host, as root.
 
-Contents vary as real ones do: every project is a zip that Scratch could open, with random bytes where sounds would be,
-so that nothing is found twice and little can be compressed. Standard library alone.
+Contents vary as real ones do: every project is a zip that Scratch could open, with random bytes where sounds would
+be, so that nothing is found twice and little can be compressed. Standard library alone.
 """
 
 from __future__ import annotations

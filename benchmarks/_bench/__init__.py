@@ -1,0 +1,1 @@
+"""What benchmarks/run consists of: one module per part, and what they share."""

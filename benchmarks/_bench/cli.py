@@ -1,0 +1,105 @@
+"""The command line of benchmarks/run: which parts, how long, and where the figures go."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import backups, classroom, floors, growth, school, verbs
+from .host import LAB, BenchmarkFailed, Host, play
+from .results import RESULTS, Results, machine
+
+DESCRIPTION = """\
+Measures what this bundle deploys, on lab hosts of this machine, as ratios inside one run. It brings the lab up and
+deploys it where that is needed, prints tables, and writes them with plots into benchmarks/results/<date>."""
+
+SECONDS, QUICK_SECONDS = 20.0, 2.0
+Part = Callable[[argparse.Namespace, Host, Results], None]
+
+
+def _classroom(options: argparse.Namespace, host: Host, results: Results) -> None:
+    classroom.measure(host, results, options.seconds, options.quick)
+
+
+def _choice(options: argparse.Namespace, host: Host, results: Results) -> None:
+    classroom.choose(host, results, options.seconds, options.quick)
+
+
+def _floors(options: argparse.Namespace, host: Host, results: Results) -> None:
+    floors.measure(host, results, options.seconds / 10)
+
+
+def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:
+    growth.measure(host, results, options.seconds, options.quick)
+
+
+def _verbs(options: argparse.Namespace, _host: Host, results: Results) -> None:
+    verbs.measure(results, options.quick)
+
+
+def _backups(options: argparse.Namespace, host: Host, results: Results) -> None:
+    backups.measure(host, results, options.quick)
+
+
+PARTS: dict[str, tuple[str, Part]] = {
+    "classroom": ("a class of 10 to 400 on four ways to deploy, CPU of every part", _classroom),
+    "choice": ("the same class on other numbers of workers, threads and server connections", _choice),
+    "floors": ("each operation beside what it cannot do without, and downloads beside nginx's own", _floors),
+    "growth": (
+        "a thousand to a million projects on both engines, 10 KB to 15 MB, plans of the hottest statements",
+        _growth,
+    ),
+    "verbs": ("deploy, rollback, restart, backup and drill on one, two and three hosts", _verbs),
+    "backups": ("backup, drill and restore of 1 GB of rows and 10 GB of files; 20 minutes, 40 GB of disk", _backups),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run",
+        description=DESCRIPTION,
+        epilog="parts:\n" + "\n".join(f"  {name:<11}{words}" for name, (words, _) in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="T", help="of a class; default: 20")
+    parser.add_argument(
+        "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
+    )
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="default: benchmarks/results/<date>")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.seconds = QUICK_SECONDS
+    folder = options.results or RESULTS / datetime.date.today().isoformat()
+    try:
+        host = prepare()
+        results = Results(folder, machine(host))
+        for name in options.parts or PARTS:
+            began = time.monotonic()
+            print(f"benchmarks: {name}: {PARTS[name][0]}", flush=True)
+            try:
+                PARTS[name][1](options, host, results)
+            finally:
+                school.forget(host)
+            print(f"benchmarks: {name} took {time.monotonic() - began:.0f} s", flush=True)
+        results.draw()
+    except BenchmarkFailed as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
+    print(f"benchmarks: the figures are in {folder}")
+    return 0
+
+
+def prepare() -> Host:
+    """The first lab host, deployed as this checkout says."""
+    subprocess.run([LAB, "up"], check=True)
+    host = Host()
+    play([host.name], "deploy.yml")
+    host.script("stand.py", "down")
+    return host

@@ -1,0 +1,136 @@
+"""One kind of request again and again, so that its time and its CPU can be told from those of all others."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from _classroom.browser import LARGE_BYTES, connect
+from _classroom.contents import MULTIPART, Contents, asset_form
+from _classroom.records import percentile
+
+from .host import CA, BenchmarkFailed
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent: `path` below the address, a body with its type, and whose session."""
+
+    method: str
+    path: str
+    session: str = ""
+    body: bytes | None = None
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True)
+class Took:
+    """How it went: requests, the moments between which they were sent, milliseconds of each, bytes of one answer.
+
+    Moments are seconds since the epoch.
+    """
+
+    count: int
+    began: float
+    ended: float
+    p50_ms: float
+    p99_ms: float
+    answer_bytes: int
+
+    @property
+    def per_second(self) -> float:
+        """Requests a second."""
+        return self.count / (self.ended - self.began)
+
+
+def again(url: str, make: Callable[[int, int], Request], seconds: float, clients: int = 1, at_least: int = 5) -> Took:
+    """Send what `make` gives for a client and a number, so many clients at once, one request after the other of each.
+
+    It lasts for so many seconds, and until each client sent so many. BenchmarkFailed for an answer that is no success.
+    """
+    return asyncio.run(_again(url, make, seconds, clients, at_least))
+
+
+async def _again(url: str, make: Callable[[int, int], Request], seconds: float, clients: int, at_least: int) -> Took:
+    durations: list[float] = []
+    size = 0
+
+    async def one(http: aiohttp.ClientSession, request: Request) -> None:
+        nonlocal size
+        headers = {"Authorization": f"Bearer {request.session}"} if request.session else {}
+        body: Any = request.body
+        if body is not None:
+            headers["Content-Type"] = request.content_type
+            headers["Content-Length"] = str(len(body))
+            if len(body) > LARGE_BYTES:
+                body = io.BytesIO(body)
+        began = time.perf_counter()
+        async with http.request(request.method, request.path, headers=headers, data=body) as answer:
+            # In pieces that are let go, so that a large file costs this driver no more than it must.
+            received = 0
+            async for piece in answer.content.iter_any():
+                received += len(piece)
+            if answer.status not in (200, 201):
+                raise BenchmarkFailed(f"{request.method} {request.path} was answered {answer.status}.")
+        durations.append((time.perf_counter() - began) * 1000)
+        size = received
+
+    async def client(http: aiohttp.ClientSession, number: int, end: float) -> None:
+        sent = 0
+        while time.monotonic() < end or sent < at_least:
+            await one(http, make(number, sent))
+            sent += 1
+
+    async with connect(url, str(CA)) as http:
+        # The first of each opens its connection; that is no part of what is measured.
+        await asyncio.gather(*(one(http, make(number, -1)) for number in range(clients)))
+        durations.clear()
+        began, end = time.time(), time.monotonic() + seconds
+        await asyncio.gather(*(client(http, number, end) for number in range(clients)))
+        ended = time.time()
+    ordered = sorted(durations)
+    return Took(len(ordered), began, ended, percentile(ordered, 0.5), percentile(ordered, 0.99), size)
+
+
+class Sender:
+    """Makes the requests of one pupil, with contents of a wanted size; no two are the same."""
+
+    def __init__(self, session: str, megabytes: float = 0.0) -> None:
+        self.session = session
+        self._contents = Contents(1, megabytes or 0.01)
+        self._large = megabytes > 0
+        self._run = hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8]
+
+    def get(self, path: str) -> Request:
+        """Ask for something."""
+        return Request("GET", f"/backend/api/{path}", self.session)
+
+    def save(self, method: str, path: str, client: int, number: int) -> Request:
+        """Save a project: 64 KiB, or what was asked for."""
+        content = self._contents.project({"run": self._run, "client": client, "n": number}, self._large)
+        return Request(method, f"/backend/api/{path}", self.session, self._contents.project_form(content), MULTIPART)
+
+    def asset(self, client: int, number: int) -> Request:
+        """Upload a costume of 16 KiB that nobody has uploaded yet."""
+        body = asset_form(self._contents.asset(f"{self._run} {client} {number}"))
+        return Request("POST", "/backend/api/assets/", self.session, body, MULTIPART)
+
+
+def post(url: str, request: Request) -> Any:
+    """Send one request and return its answer as JSON."""
+
+    async def send() -> Any:
+        async with connect(url, str(CA)) as http:
+            headers = {"Authorization": f"Bearer {request.session}", "Content-Type": request.content_type}
+            async with http.request(request.method, request.path, headers=headers, data=request.body) as answer:
+                if answer.status not in (200, 201):
+                    raise BenchmarkFailed(f"{request.method} {request.path} was answered {answer.status}.")
+                return await answer.json()
+
+    return asyncio.run(send())

@@ -1,0 +1,278 @@
+"""What each operation costs, beside what it cannot do without: nginx, an answer, the statements, a durable file.
+
+The floors are measured in the same run, on the same host, one client at a time: nginx as it is configured before a
+gunicorn that takes the same body and gives as many bytes back; pgbench with the very statements, through PgBouncer
+and straight; and the same bytes written with fsync and rename. Their sum is what no application on these parts could
+do better than.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import school, statements
+from .classroom import OURS, WAY, WAYS
+from .driver import Request, Sender, Took, again, post
+from .host import BenchmarkFailed, Host, Meter
+from .results import Results, Row
+
+THUMBNAIL_BYTES = 5_300
+SIZES = {"64 KB": 0.0, "1 MB": 1.0, "10 MB": 10.0}
+LISTED = 20
+DOWNLOADERS = 8
+PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
+SECRET = "/etc/scratch4school/app/database_password"
+
+OPERATIONS, WASTE, DOWNLOADS = (
+    "floors: milliseconds of CPU and of time, one client",
+    "floors: where our CPU is more than the floor's",
+    "floors: downloads, bytes per second of nginx's own",
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One kind of request, ours and the floor's, and the bytes of the files that it has to keep."""
+
+    name: str
+    ours: Callable[[int, int], Request]
+    floor: Callable[[int, int], Request]
+    writes: tuple[int, ...] = ()
+
+
+def measure(host: Host, results: Results, seconds: float) -> None:
+    """Every operation beside its floors; then downloads at full speed."""
+    rows: list[Row] = []
+    waste: list[Row] = []
+    with host.standing(**WAYS[WAY]):
+        school.log_everybody_in(host, "pooled")
+        projects = {size: make_project(host, megabytes) for size, megabytes in SIZES.items()}
+        for _ in range(LISTED - len(projects)):
+            make_project(host, 0.0)
+        host.script("stand.py", "floors", f"--workers={OURS['workers']}", f"--threads={OURS['threads']}")
+        for operation in operations(host, projects):
+            row, above = one(host, operation, seconds)
+            rows.append(row)
+            waste.append(above)
+            print(f"  {operation.name}: {row['ours_cpu']} ms of CPU, floor {row['floor_cpu']}", flush=True)
+        results.table(
+            OPERATIONS,
+            rows,
+            "cpu and p50 are ms. The floor is nginx and gunicorn, the statements through PgBouncer, and the files.",
+        )
+        results.table(
+            WASTE,
+            waste,
+            "ms of CPU above the floor by part; what is left of the application is Flask, SQLAlchemy and ours.",
+        )
+        results.table(DOWNLOADS, downloads(host, projects, seconds))
+
+
+def make_project(host: Host, megabytes: float) -> tuple[int, str]:
+    """A project of the first pupil; its id, and the path of its file below the uploads."""
+    sender = Sender(school.session(0), megabytes)
+    made = post(host.url, sender.save("POST", "projects?title=benchmark", 0, 0))["id"]
+    return made, host.sql(f"SELECT sb3_file_path FROM projects WHERE id = {made}")
+
+
+def operations(host: Host, projects: dict[str, tuple[int, str]]) -> list[Operation]:
+    """What is measured."""
+    sender = Sender(school.session(0))
+    small, _ = projects["64 KB"]
+
+    def reading(name: str, path: str) -> Operation:
+        asked = sender.get(path)
+        size = again(host.url, lambda _client, _number: asked, 0).answer_bytes
+        return Operation(
+            name, lambda _client, _number: asked, lambda _client, _number: Request("GET", f"/backend/x?bytes={size}")
+        )
+
+    found = [
+        reading("status", "status"),
+        reading("user", "user"),
+        reading(f"list of {LISTED}", "projects"),
+        reading("metadata", f"projects/{small}/metadata"),
+    ]
+    for size, megabytes in SIZES.items():
+        number, path = projects[size]
+        ours = sender.get(f"projects/{number}/download")
+        sent = Request("GET", f"/backend/x?file=/_uploads/{path}")
+        found.append(Operation(f"download {size}", lambda *_, ours=ours: ours, lambda *_, sent=sent: sent))
+        saver = Sender(school.session(0), megabytes)
+        content = len(saver.save("PUT", "", 0, 0).body or b"")
+        found.append(
+            Operation(
+                f"save {size}",
+                lambda client, n, saver=saver, number=number: saver.save("PUT", f"projects/{number}", client, n),
+                lambda client, n, saver=saver: _to_floor(saver.save("PUT", "x", client, n)),
+                (content - THUMBNAIL_BYTES, THUMBNAIL_BYTES),
+            )
+        )
+    found.append(
+        Operation(
+            "create 64 KB",
+            lambda client, n: sender.save("POST", "projects?title=benchmark", client, n),
+            lambda client, n: _to_floor(sender.save("POST", "x", client, n)),
+            (len(sender.save("PUT", "", 0, 0).body or b"") - THUMBNAIL_BYTES, THUMBNAIL_BYTES),
+        )
+    )
+    found.append(
+        Operation(
+            "asset upload 16 KB",
+            sender.asset,
+            lambda client, n: _to_floor(sender.asset(client, n)),
+            (16_448,),
+        )
+    )
+    return found
+
+
+def _to_floor(request: Request) -> Request:
+    return Request(request.method, "/backend/x?bytes=200", request.session, request.body, request.content_type)
+
+
+def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
+    """An operation and its floors; the row of the table, and where our CPU is more than the floor's."""
+    sent = sent_by(host, operation)
+    with Meter(host) as meter:
+        ours, our_cpu = _cost(meter, again(host.url, operation.ours, seconds))
+        floor, floor_cpu = _cost(meter, again(host.floor_url, operation.floor, seconds))
+        pooled, pooled_cpu = pgbench(host, meter, sent, seconds, "scratch4school-pgbouncer", 6432)
+        direct, direct_cpu = pgbench(host, meter, sent, seconds, "scratch4school-postgres", 5432)
+    files = {"ms": 0.0, "cpu_ms": 0.0}
+    if operation.writes:
+        files = json.loads(host.script("durable.py", seconds, *operation.writes))
+    statement_cpu = pooled_cpu.get("pooler", 0.0) + pooled_cpu.get("database", 0.0)
+    web_cpu = floor_cpu["proxy"] + floor_cpu["app"]
+    total = web_cpu + statement_cpu + files["cpu_ms"]
+    row: Row = {
+        "operation": operation.name,
+        "ours_p50": round(ours.p50_ms, 2),
+        "ours_cpu": round(our_cpu["all"], 2),
+        "nginx+gunicorn_p50": round(floor.p50_ms, 2),
+        "cpu": round(web_cpu, 2),
+        "statements": len(sent),
+        "pooled_ms": round(pooled, 2),
+        "pooled_cpu": round(statement_cpu, 2),
+        "direct_ms": round(direct, 2),
+        "direct_cpu": round(direct_cpu.get("database", 0.0), 2),
+        "files_ms": round(files["ms"], 2),
+        "files_cpu": round(files["cpu_ms"], 2),
+        "floor_ms": round(floor.p50_ms + pooled + files["ms"], 2),
+        "floor_cpu": round(total, 2),
+        "ratio_ms": round(ours.p50_ms / (floor.p50_ms + pooled + files["ms"]), 2),
+        "ratio_cpu": round(our_cpu["all"] / total, 2),
+    }
+    above: Row = {
+        "operation": operation.name,
+        "proxy": round(our_cpu["proxy"] - floor_cpu["proxy"], 2),
+        "app": round(our_cpu["app"] - floor_cpu["app"] - files["cpu_ms"], 2),
+        "pooler": round(our_cpu["pooler"] - pooled_cpu.get("pooler", 0.0), 2),
+        "database": round(our_cpu["database"] - pooled_cpu.get("database", 0.0), 2),
+        "all": round(our_cpu["all"] - total, 2),
+    }
+    return row, above
+
+
+def _cost(meter: Meter, took: Took) -> tuple[Took, dict[str, float]]:
+    used = meter.between(took.began, took.ended)
+    return took, {part: 1000 * seconds / took.count for part, seconds in used.items()}
+
+
+def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
+    """The statements of one request."""
+    with statements.logged(host):
+        again(host.url, operation.ours, 0, at_least=3)
+        moment = time.time()
+        # The request that opens the connection, and one more.
+        again(host.url, lambda client, number: operation.ours(client, number + 10), 0, at_least=1)
+        seen = statements.since(host, moment)
+    return seen[len(seen) // 2 :]
+
+
+def script(sent: list[statements.Statement]) -> str:
+    """The same as pgbench is told it: what the application sends as one message stays one.
+
+    What a save inserts depends on what its UPDATE returned, as it does in the application.
+    """
+    lines: list[str] = []
+    for statement in sent:
+        text = statement.text.rstrip("; \n").replace("; ", "\\; ")
+        if text.startswith(("UPDATE projects ", "INSERT INTO projects ")):
+            lines.append(f"{text} \\gset p_")
+        elif text.startswith("INSERT INTO project_revisions"):
+            replaced, count = re.subn(r"VALUES \(\d+, \d+,", "VALUES (:p_id, :p_version,", text)
+            if not count:
+                raise BenchmarkFailed(f"The statement of a revision reads differently: {text}")
+            lines.append(f"{replaced};")
+        elif text.startswith("INSERT INTO assets"):
+            # A costume that is not there yet, each time.
+            lines.append("\\set asset random(1, 9000000000000000)")
+            lines.append(
+                re.sub(r"'[0-9a-f]{32}'", "lpad(':asset', 32, '0')", text).replace("':asset'", ":asset::text") + ";"
+            )
+        else:
+            lines.append(f"{text};")
+    return "\n".join(lines) + "\n"
+
+
+def pgbench(
+    host: Host, meter: Meter, sent: list[statements.Statement], seconds: float, server: str, port: int
+) -> tuple[float, dict[str, float]]:
+    """Milliseconds of one round of the statements, and of CPU by part; zeros where there are none."""
+    if not sent:
+        return 0.0, {}
+    host.run(
+        "sh -c 'mkdir -p /var/lib/scratch4school/benchmark && cat > /var/lib/scratch4school/benchmark/round.sql'",
+        script(sent).encode(),
+    )
+    image = host.run("docker inspect --format {{.Config.Image}} scratch4school-postgres").strip()
+    command = (
+        "docker run --rm --network scratch4school --user 10001 "
+        f"--mount type=bind,source={SECRET},target=/run/secret,readonly "
+        "--mount type=bind,source=/var/lib/scratch4school/benchmark/round.sql,target=/round.sql,readonly "
+        f"{image} sh -c 'PGPASSWORD=$(cat /run/secret) exec {PGBENCH} --no-vacuum --client=1 --file=/round.sql "
+        f"--time={max(1, round(seconds))} --host={server} --port={port} --username={statements.ROLE} "
+        "scratch4school 2>&1'"
+    )
+    began = time.time()
+    said = host.run(f"sh -c {shlex.quote(command)}")
+    used = meter.between(began, time.time())
+    done = re.search(r"transactions actually processed: (\d+)", said)
+    took = re.search(r"latency average = ([\d.]+) ms", said)
+    if not done or not took or not int(done[1]) or "ERROR" in said or "aborted" in said:
+        raise BenchmarkFailed(f"pgbench did not come to its end: {said[-800:]}")
+    return float(took[1]), {part: 1000 * cpu / int(done[1]) for part, cpu in used.items()}
+
+
+def downloads(host: Host, projects: dict[str, tuple[int, str]], seconds: float) -> list[Row]:
+    """Several at once: our way, with its question whether they may, beside nginx sending the very file."""
+    sender, rows = Sender(school.session(0)), []
+    for size, (number, path) in projects.items():
+        with Meter(host) as meter:
+            ours, our_cpu = _cost(
+                meter,
+                again(
+                    host.url, lambda *_, number=number: sender.get(f"projects/{number}/download"), seconds, DOWNLOADERS
+                ),
+            )
+            own, own_cpu = _cost(
+                meter,
+                again(host.floor_url, lambda *_, path=path: Request("GET", f"/static/{path}"), seconds, DOWNLOADERS),
+            )
+        rows.append(
+            {
+                "size": size,
+                "ours_MB/s": round(ours.per_second * ours.answer_bytes / 1e6, 1),
+                "nginx_MB/s": round(own.per_second * own.answer_bytes / 1e6, 1),
+                "share": round(ours.per_second / own.per_second, 2),
+                "ours_cpu_ms": round(our_cpu["all"], 2),
+                "nginx_cpu_ms": round(own_cpu["proxy"], 2),
+            }
+        )
+    return rows

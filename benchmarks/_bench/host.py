@@ -1,0 +1,163 @@
+"""A deployed lab host, as the measurements see it: commands, verbs, another way to stand, and CPU counters."""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from _lab import plan as lab
+
+ROOT = lab.ROOT
+TOOLS = ROOT / ".venv" / "bin"
+LAB = ROOT / "scripts" / "lab"
+ON_HOST = Path(__file__).with_name("on_host")
+CA = lab.STATE / "ca.crt"
+FOLDER = "/var/lib/scratch4school"
+# The parts whose CPU is told apart; whatever serves in place of the application's slot counts as the application.
+PARTS = {
+    "scratch4school-proxy": "proxy",
+    "scratch4school-bench-nginx": "proxy",
+    "scratch4school-app-blue": "app",
+    "scratch4school-app-green": "app",
+    "scratch4school-bench-app": "app",
+    "scratch4school-bench-bare": "app",
+    "scratch4school-pgbouncer": "pooler",
+    "scratch4school-postgres": "database",
+}
+
+
+class BenchmarkFailed(Exception):
+    """A measurement could not be made; the message says why."""
+
+
+class Host:
+    """One lab host, by its number; it must be up, and deployed with PostgreSQL."""
+
+    def __init__(self, number: int = 1) -> None:
+        self._host = lab.hosts(number)[-1]
+        self.name = self._host.name
+        # Its own address: the port on this machine's loopback goes through a process of Docker's that costs CPU, too.
+        self.url = f"https://{self._host.address}"
+        self.floor_url = f"https://{self._host.address}:9443"
+
+    def run(self, command: str, stdin: bytes | None = None) -> str:
+        """What a command prints, as root; BenchmarkFailed unless it succeeds."""
+        ended = subprocess.run(
+            [LAB, "ssh", self.name, f"sudo {command}"], input=stdin, capture_output=True, check=False
+        )
+        if ended.returncode:
+            said = (ended.stderr or ended.stdout).decode()[-500:]
+            raise BenchmarkFailed(f"{self.name}: {command[:80]} failed: {said}")
+        return ended.stdout.decode()
+
+    def script(self, name: str, *arguments: object) -> str:
+        """What one of the programs in on_host/ prints."""
+        return self.run(f"python3 - {' '.join(map(str, arguments))}", (ON_HOST / name).read_bytes())
+
+    def sql(self, statements: str) -> str:
+        """What PostgreSQL answers its administrator, row by row."""
+        psql = "psql --quiet --no-psqlrc --tuples-only --no-align --set=ON_ERROR_STOP=1 --username=postgres"
+        command = f"docker exec --interactive scratch4school-postgres {psql} --dbname=scratch4school"
+        return self.run(command, statements.encode()).strip()
+
+    def console(self, command: str) -> str:
+        """What PgBouncer's console answers."""
+        psql = "psql --host /tmp --port 6432 --username pgbouncer --dbname pgbouncer --csv"
+        return self.run(f"docker exec scratch4school-pgbouncer {psql} --command '{command}'")
+
+    @contextlib.contextmanager
+    def standing(self, **options: object) -> Iterator[None]:
+        """The application serves with other numbers, or from another database, as on_host/stand.py says."""
+        told = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items()]
+        try:
+            self.script("stand.py", "up", *told)
+            yield
+        finally:
+            self.script("stand.py", "down")
+
+    @contextlib.contextmanager
+    def beside_floors(self, workers: int, threads: int) -> Iterator[None]:
+        """Beside the application stands nginx before a gunicorn that only answers."""
+        try:
+            self.script("stand.py", "floors", f"--workers={workers}", f"--threads={threads}")
+            yield
+        finally:
+            self.script("stand.py", "down")
+
+
+class Meter:
+    """The CPU counters of a host's containers while the context lasts."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._lines: list[dict[str, float]] = []
+
+    def __enter__(self) -> Meter:
+        program = (ON_HOST / "cpu.py").read_text()
+        # The program comes as an argument, so that its input can end without ending it.
+        command = [LAB, "ssh", self._host.name, f"sudo python3 -u -c {shlex.quote(program)}"]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        end = time.monotonic() + 10
+        while not self._lines:
+            if time.monotonic() > end or self._process.poll() is not None:
+                raise BenchmarkFailed(f"{self._host.name} tells no CPU counters.")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._lines.append(json.loads(line))
+
+    def between(self, began: float, ended: float) -> dict[str, float]:
+        """Seconds of CPU by part (see PARTS) between two moments in seconds since the epoch, and their sum `all`."""
+        # The counters are read five times a second; what lies between two readings is taken as even.
+        while self._lines[-1]["at"] < ended:
+            time.sleep(0.05)
+        sums: dict[str, float] = {}
+        for container, part in PARTS.items():
+            if container in self._lines[-1]:
+                used = self._at(container, ended) - self._at(container, began)
+                sums[part] = sums.get(part, 0.0) + used
+        return sums | {"all": sum(sums.values())}
+
+    def _at(self, container: str, moment: float) -> float:
+        times = [line["at"] for line in self._lines]
+        after = min(max(bisect.bisect_left(times, moment), 1), len(times) - 1)
+        first, second = self._lines[after - 1], self._lines[after]
+        share = (moment - first["at"]) / (second["at"] - first["at"])
+        return first[container] + share * (second[container] - first[container])
+
+
+def play(
+    hosts: list[str], playbook: str, *arguments: str, checkout: Path = ROOT, env: dict[str, str] | None = None
+) -> str:
+    """Run a verb to its end; returns what it said, BenchmarkFailed if it failed."""
+    command = [TOOLS / "ansible-playbook", "--inventory", ROOT / "inventories" / "lab"]
+    ended = subprocess.run(
+        [*map(str, command), "--limit", ",".join([*hosts, "localhost"]), f"deploy/{playbook}", *arguments],
+        cwd=checkout,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1", **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ended.returncode:
+        raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{ended.stdout[-3000:]}")
+    return ended.stdout

@@ -1,0 +1,136 @@
+"""A school made of rows: pupils who are logged in already, and as many projects as wanted, the same on both engines.
+
+Nobody logs in at the provider for a measurement: what a login costs is mostly the provider's work, and the lab's has
+120 pupils. The statements are SQL that PostgreSQL and SQLite both understand.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from .host import FOLDER, Host
+
+PUPILS = 400
+CLASS_SIZE = 25
+# Rows of a large school: so many projects has everybody, and every so manieth is shared with the owner's class.
+PROJECTS_OF_ONE = 20
+SHARED_EVERY = 20
+# Ids far from those that the application gives out, so that neither is in the other's way.
+ROW_IDS = 100_000_000
+SQLITE_FILE = f"{FOLDER}/benchmark/database/main.db"
+APPLY = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 60).executescript(sys.stdin.read())"
+
+
+def user(number: int) -> str:
+    """The id of a pupil."""
+    return f"bench-{number}"
+
+
+def session(number: int) -> str:
+    """The id of a pupil's session. It can be guessed, so no host but a lab's ever gets it."""
+    return f"benchmark-{number}"
+
+
+def apply(host: Host, statements: str, database: str) -> None:
+    """Run statements on the database on which the application stands: `sqlite`, or any other word for PostgreSQL."""
+    if database == "sqlite":
+        host.run(f"python3 -c {shlex.quote(APPLY)} {SQLITE_FILE}", statements.encode())
+    else:
+        host.sql(statements)
+
+
+def log_everybody_in(host: Host, database: str, pupils: int = PUPILS) -> None:
+    """Make pupils in their classes, each with a session that is valid for years; those that are there stay."""
+    numbers = _numbers(0, pupils - 1)
+    apply(
+        host,
+        f"""
+        {numbers} INSERT INTO users (id, username, email, role, created_at, user_data)
+          SELECT 'bench-' || i, 'kind' || i, 'kind' || i || '@schule.example', 'student', '2026-09-01 08:00:00', '{{}}'
+          FROM n WHERE true ON CONFLICT DO NOTHING;
+        {numbers} INSERT INTO oauth_sessions (id, user_id, access_token, expires_at, created_at)
+          SELECT 'benchmark-' || i, 'bench-' || i, 'none', '2099-01-01 00:00:00', '2026-09-01 08:00:00'
+          FROM n WHERE true ON CONFLICT DO NOTHING;
+        {_numbers(0, (pupils - 1) // CLASS_SIZE)} INSERT INTO groups (name, external_id, created_at)
+          SELECT 'Class ' || i, 'benchmark.' || i, '2026-09-01 08:00:00' FROM n WHERE true ON CONFLICT DO NOTHING;
+        {numbers} INSERT INTO user_groups (user_id, group_id, joined_at)
+          SELECT 'bench-' || n.i, g.id, '2026-09-01 08:00:00'
+          FROM n JOIN groups g ON g.external_id = 'benchmark.' || (n.i / {CLASS_SIZE})
+          WHERE true ON CONFLICT DO NOTHING;
+        """,
+        database,
+    )
+
+
+def write_sessions(path: Path, pupils: int = PUPILS) -> None:
+    """The file that scripts/classroom takes in place of logging a class in."""
+    path.write_text("".join(f"{user(number)},{session(number)}\n" for number in range(pupils)))
+
+
+def grow(host: Host, database: str, first: int, last: int) -> None:
+    """Add projects `first` to `last` of other pupils, who are made too, with their revisions, classes and assets.
+
+    They are rows alone: nobody opens these files.
+    """
+    numbers, moment = _numbers(first, last), "'2026-09-01 08:00:00'"
+    owners = _numbers(first // PROJECTS_OF_ONE, last // PROJECTS_OF_ONE)
+    classes = _numbers(first // PROJECTS_OF_ONE // CLASS_SIZE, last // PROJECTS_OF_ONE // CLASS_SIZE)
+    apply(
+        host,
+        f"""
+        BEGIN;
+        {owners} INSERT INTO users (id, username, email, role, created_at, user_data)
+          SELECT 'row-' || i, 'row' || i, 'row' || i || '@schule.example', 'student', {moment}, '{{}}'
+          FROM n WHERE true ON CONFLICT DO NOTHING;
+        {owners} INSERT INTO oauth_sessions (id, user_id, access_token, expires_at, created_at)
+          SELECT 'row-' || i, 'row-' || i, 'none', {moment}, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
+        {classes} INSERT INTO groups (id, name, external_id, created_at)
+          SELECT {ROW_IDS} + i, 'Row class ' || i, 'row.' || i, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
+        {owners} INSERT INTO user_groups (user_id, group_id, joined_at)
+          SELECT 'row-' || i, {ROW_IDS} + i / {CLASS_SIZE}, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
+        {numbers} INSERT INTO projects (id, name, description, sb3_file_path, thumbnail_path, version, owner_id,
+            created_at, updated_at, is_published)
+          SELECT {ROW_IDS} + i, 'Project ' || i, 'Created on 2026-09-01', 'projects/row/' || i || '.sb3',
+            'thumbnails/row/' || i || '.png', 1, 'row-' || i / {PROJECTS_OF_ONE}, {moment}, {moment},
+            i % {SHARED_EVERY} = 0 FROM n;
+        {numbers} INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by, created_at)
+          SELECT {ROW_IDS} + i, 1, 'projects/row/' || i || '.sb3', 65536, 'none', 'row-' || i / {PROJECTS_OF_ONE},
+            {moment} FROM n;
+        {numbers} INSERT INTO project_groups (project_id, group_id, published_at)
+          SELECT {ROW_IDS} + i, {ROW_IDS} + i / {PROJECTS_OF_ONE} / {CLASS_SIZE}, {moment} FROM n
+          WHERE i % {SHARED_EVERY} = 0;
+        {numbers} INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path, created_at)
+          SELECT {ROW_IDS} + i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || i / {PROJECTS_OF_ONE},
+            'assets/row/' || i || '.png', {moment} FROM n;
+        COMMIT;
+        ANALYZE;
+        """,
+        database,
+    )
+
+
+def forget(host: Host) -> None:
+    """Remove from PostgreSQL whatever was made for a measurement; files that nothing names are the sweep's."""
+    theirs = "LIKE ANY (ARRAY['bench-%', 'row-%'])"
+    projects = f"SELECT id FROM projects WHERE owner_id {theirs}"
+    host.sql(
+        f"""
+        BEGIN;
+        DELETE FROM project_groups WHERE project_id IN ({projects});
+        DELETE FROM project_revisions WHERE project_id IN ({projects});
+        DELETE FROM projects WHERE owner_id {theirs};
+        DELETE FROM assets WHERE owner_id {theirs};
+        DELETE FROM user_groups WHERE user_id {theirs};
+        DELETE FROM groups WHERE external_id LIKE ANY (ARRAY['benchmark.%', 'row.%']);
+        DELETE FROM oauth_sessions WHERE user_id {theirs};
+        DELETE FROM users WHERE id {theirs};
+        COMMIT;
+        """
+    )
+    # What was deleted would otherwise be read over by whatever is measured next.
+    host.sql("VACUUM FULL ANALYZE")
+
+
+def _numbers(first: int, last: int) -> str:
+    return f"WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})"

@@ -1,0 +1,136 @@
+"""What decides in benchmarks/: which statements are one kind, what pgbench is told, how ratios are worked out."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path += [str(ROOT / "benchmarks"), str(ROOT / "scripts"), str(ROOT / "tests" / "scenarios")]
+
+from _bench import classroom, cli, floors, growth, verbs  # noqa: E402
+from _bench.host import BenchmarkFailed, Host, Meter  # noqa: E402
+from _bench.results import Results  # noqa: E402
+from _bench.statements import Statement  # noqa: E402
+
+MACHINE = {"processor": "a", "commit": "abc1234"}
+
+
+def statements(*texts: str) -> list[Statement]:
+    """As the log would give them."""
+    return [Statement(1, 0.1, text) for text in texts]
+
+
+class TestStatements:
+    """Statements of one kind differ in their values alone."""
+
+    def test_values_make_no_other_kind(self) -> None:
+        one, other = statements(
+            "SELECT a\nFROM users WHERE id = 'ada''s' AND at > '2026-11-26T08:00:00'::timestamp LIMIT 1",
+            "SELECT a FROM users WHERE id = 'bob' AND at > '2026-01-01T00:00:00'::timestamp LIMIT 20",
+        )
+        assert one.kind == other.kind == "SELECT a FROM users WHERE id = ? AND at > ? LIMIT ?"
+
+    def test_a_save_is_told_to_pgbench_as_the_application_sends_it(self) -> None:
+        told = floors.script(
+            statements(
+                "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'",
+                "UPDATE projects SET version=(projects.version + 1) WHERE projects.id = 7 RETURNING projects.id",
+                "INSERT INTO project_revisions (project_id, version, file_path) VALUES (7, 12, 'a')",
+                "COMMIT",
+            )
+        )
+        assert told.splitlines() == [
+            "BEGIN\\; SET LOCAL lock_timeout = '3s'\\; SET LOCAL statement_timeout = '15s';",
+            "UPDATE projects SET version=(projects.version + 1) WHERE projects.id = 7 RETURNING projects.id \\gset p_",
+            "INSERT INTO project_revisions (project_id, version, file_path) VALUES (:p_id, :p_version, 'a');",
+            "COMMIT;",
+        ]
+
+    def test_a_revision_that_reads_differently_is_no_floor(self) -> None:
+        with pytest.raises(BenchmarkFailed, match="reads differently"):
+            floors.script(statements("INSERT INTO project_revisions (file_path, version) VALUES ('a', 1)"))
+
+    def test_a_plan_that_reads_a_whole_table_is_seen(self) -> None:
+        plan = "Limit\n  ->  Seq Scan on projects (actual rows=1)\n  ->  Index Scan using a on users"
+        assert growth.whole_tables(plan) == ["projects"]
+        assert growth.whole_tables("Index Scan using projects_pkey on projects") == []
+
+
+class TestMeter:
+    """CPU between two moments, from counters that are read now and then."""
+
+    def test_what_lies_between_two_readings_is_even_and_parts_add_up(self) -> None:
+        meter = Meter(Host())
+        meter._lines = [
+            {"at": 0.0, "scratch4school-proxy": 0.0, "scratch4school-app-blue": 1.0, "scratch4school-bench-app": 0.0},
+            {"at": 1.0, "scratch4school-proxy": 0.2, "scratch4school-app-blue": 1.0, "scratch4school-bench-app": 0.4},
+            {"at": 2.0, "scratch4school-proxy": 0.6, "scratch4school-app-blue": 1.2, "scratch4school-bench-app": 1.0},
+        ]
+        used = meter.between(0.5, 1.5)
+        assert used == pytest.approx({"proxy": 0.3, "app": 0.1 + 0.5, "all": 0.9})
+
+
+class TestFigures:
+    """What the tables are made of."""
+
+    def test_ratios_are_of_the_same_number_of_users(self) -> None:
+        figures = {"p50_ms": 1.0, "p99_ms": 10.0, "all_ms": 2.0}
+        rows = [
+            {"way": classroom.WAY, "users": 10, "requests/s": 1.0, **figures},
+            {"way": classroom.WAY, "users": 100, "requests/s": 500.0, **figures},
+            {"way": classroom.ORIGINAL, "users": 100, "requests/s": 100.0, **figures, "p99_ms": 40.0},
+        ]
+        assert classroom.ratios(rows, 100) == [
+            {"ours over": classroom.ORIGINAL, "requests/s": 5.0, "p50_ms": 1.0, "p99_ms": 0.25, "all_ms": 1.0}
+        ]
+
+    def test_the_slowest_tasks_are_told_by_their_median(self) -> None:
+        said = "RECAP\n\nimages : Build app ------- 20.50s\nrelease : Drain ---- 2.00s\nimages : Build app --- 1.00s\n"
+        assert verbs.tasks(said) == {"images : Build app": 21.5, "release : Drain": 2.0}
+        runs = [verbs.tasks(said), {"images : Build app": 1.0, "release : Drain": 3.0}, {"release : Drain": 2.5}]
+        row = verbs.profile("deploy", runs)
+        assert row["tasks"] == 2
+        assert row["1"] == "2.5 release : Drain"
+
+    def test_a_verb_is_told_by_its_median_on_as_many_hosts_as_there_were(self) -> None:
+        taken = {("drill", 1): [3.0, 1.0, 2.0], ("drill", 2): [4.0]}
+        row = {"verb": "drill", "1 host": 2.0, "least to most, 1": "1.0 to 3.0"}
+        assert verbs.times_of("drill", 1, taken) == row
+        assert verbs.times_of("drill", 2, taken) == {**row, "2 hosts": 4.0, "least to most, 2": "4.0 to 4.0"}
+
+    def test_a_part_that_is_measured_again_takes_the_place_of_its_former_figures(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture
+    ) -> None:
+        Results(tmp_path, MACHINE).table("one", [{"a": 1}])
+        Results(tmp_path, MACHINE).table("two", [{"b": 2.0}], "A note.")
+        Results(tmp_path, MACHINE).table("one", [{"a": 3}])
+        written = json.loads((tmp_path / "results.json").read_text())
+        assert written["tables"] == {"one": [{"a": 3}], "two": [{"b": 2.0}]}
+        assert re.search(r"A note\. Measured .* UTC, abc1234\.", (tmp_path / "tables.txt").read_text())
+        assert capsys.readouterr().out.count("one\n") == 2
+
+    def test_every_plot_has_a_table_of_its_name(self) -> None:
+        drawn = (ROOT / "benchmarks" / "_bench" / "draw.py").read_text()
+        for title in (classroom.LOAD, floors.OPERATIONS, growth.GROWTH, verbs.TIMES_TABLE):
+            assert f'"{title}"' in drawn
+
+
+class TestCommand:
+    """The command as it is typed."""
+
+    def test_help_names_every_part(self) -> None:
+        command = [ROOT / "benchmarks" / "run", "--help"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert all(f"\n  {part} " in said for part in cli.PARTS)
+
+    def test_an_unknown_part_is_refused_before_anything_is_started(self, capsys: pytest.CaptureFixture) -> None:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["nothing"])
+        assert ended.value.code == 2
+        assert "invalid choice" in capsys.readouterr().err
