@@ -13,13 +13,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from . import school
 from .host import CA, ROOT, BenchmarkFailed, Host, Meter
 from .results import Results, Row
+
+Name = TypeVar("Name")
 
 USERS = (10, 50, 100, 200, 400)
 DEFAULTS = yaml.safe_load((ROOT / "roles" / "app" / "defaults" / "main.yml").read_text())
@@ -94,63 +96,91 @@ def hold(host: Host, users: int, seconds: float, *more: str, beside: Callable[[]
 
 
 def measure(host: Host, results: Results, seconds: float, quick: bool) -> None:
-    """All ways, all sizes; then the ratios of this very run."""
+    """All sizes, and for each of them all ways; then the ratios of this very run."""
     rows: list[Row] = []
-    users = USERS[:1] if quick else USERS
-    for way, options in WAYS.items():
-        with host.standing(**options):
-            school.log_everybody_in(host, options["database"])
-            for number in users:
-                rows.append({"way": way, "users": number, **hold(host, number, seconds)})
-                print(f"  {way}, {number} users: {rows[-1]['requests/s']} requests/s", flush=True)
+    for users in USERS[:1] if quick else USERS:
+        print(f"  {users} users", flush=True)
+        held = there_and_back(list(WAYS), lambda way: stand_and_hold(host, WAYS[way], users, seconds), quick)  # noqa: B023
+        rows += [{"way": way, "users": users, **held[way]} for way in WAYS]
     results.table(LOAD, rows, CPU_NOTE)
     results.table(
-        RATIOS, ratios(rows, users[-1] if quick else 100), "Above 1 is more: of requests/s good, of the rest bad."
+        RATIOS, ratios(rows, USERS[0] if quick else 100), "Above 1 is more: of requests/s good, of the rest bad."
     )
+
+
+def there_and_back(names: list[Name], work: Callable[[Name], Row], quick: bool = False) -> dict[Name, Row]:
+    """Measure some things one after the other and then once more in the opposite order; the means of both times.
+
+    A machine that is not alone becomes faster and slower by a third within minutes. What is compared is measured close
+    together, and what came first the first time comes last the second; `spread` says how far the two were apart.
+    """
+    order = names if quick else [*names, *reversed(names)]
+    taken: dict[Name, list[Row]] = {}
+    for name in order:
+        taken.setdefault(name, []).append(work(name))
+        print(f"  {name}: {taken[name][-1]['requests/s']} requests/s", flush=True)
+    return {name: mean(rows) for name, rows in taken.items()}
+
+
+def mean(rows: list[Row]) -> Row:
+    """The mean of each figure; what failed is added up. `spread_%` is how far requests/s were apart."""
+    figures = {name: sum(_number(row[name]) for row in rows) / len(rows) for name in rows[0]}
+    totals = {name: sum(int(_number(row[name])) for row in rows) for name in ("failed", "broken")}
+    rates = [_number(row["requests/s"]) for row in rows]
+    apart = round(100 * (max(rates) - min(rates)) / figures["requests/s"])
+    return {**{name: round(figure, 3) for name, figure in figures.items()}, **totals, "spread_%": apart}
+
+
+def stand_and_hold(host: Host, options: dict[str, Any], users: int, seconds: float) -> Row:
+    """Let the application stand that way, and hold a class."""
+    with host.standing(**options):
+        school.log_everybody_in(host, options["database"])
+        return hold(host, users, seconds)
 
 
 def ratios(rows: list[Row], users: int) -> list[Row]:
     """Our way over each other one, with as many users, in one run."""
     at = {row["way"]: row for row in rows if row["users"] == users}
-    compared = []
-    for way in at:
-        if way != WAY:
-            ours, other = at[WAY], at[way]
-            ratio = {
-                name: round(_number(ours[name]) / _number(other[name]), 2)
-                for name in ("requests/s", "p50_ms", "p99_ms", "all_ms")
-            }
-            compared.append({"ours over": way, **ratio})
-    return compared
+    names = ("requests/s", "p50_ms", "p99_ms", "all_ms")
+    return [
+        {"ours over": way, **{name: round(_number(at[WAY][name]) / _number(at[way][name]), 2) for name in names}}
+        for way in at
+        if way != WAY
+    ]
 
 
 def choose(host: Host, results: Results, seconds: float, quick: bool) -> None:
     """The same class on other numbers of processes, threads and server connections."""
-    rows: list[Row] = []
     shapes = [("gthread", *shape) for shape in SHAPES] + [("sync", *shape) for shape in SYNC_SHAPES]
-    for kind, workers, threads in shapes[:1] if quick else shapes:
-        with host.standing(workers=workers, threads=threads, gunicorn=f"--worker-class {kind}", database="pooled"):
-            school.log_everybody_in(host, "pooled")
-            row = {"worker class": kind, "workers": workers, "threads": threads, **hold(host, 100, seconds)}
-        rows.append(row)
-        print(f"  {kind} {workers} × {threads}: {row['requests/s']} requests/s, p99 {row['p99_ms']} ms", flush=True)
+
+    def hold_on_shape(shape: tuple[str, int, int]) -> Row:
+        kind, workers, threads = shape
+        options = {"workers": workers, "threads": threads, "gunicorn": f"--worker-class {kind}", "database": "pooled"}
+        return stand_and_hold(host, options, 100, seconds)
+
+    def hold_on_pool(size: int) -> Row:
+        try:
+            # The reserve would otherwise be lent to whoever waits, and hide what the size alone is worth.
+            for setting in (f"default_pool_size = {size}", "reserve_pool_size = 0"):
+                host.console(f"SET {setting}")
+            host.console("RECONNECT")
+            return hold(host, 100, seconds)
+        finally:
+            host.console("RELOAD")
+
+    held = there_and_back(shapes[:1] if quick else shapes, hold_on_shape, quick)
+    rows = [
+        {"worker class": kind, "workers": workers, "threads": threads, **row}
+        for (kind, workers, threads), row in held.items()
+    ]
     results.table(CHOICE, rows, CPU_NOTE)
-    rows = []
+    sizes = list(POOLS[:1] if quick else (*POOLS, POOLER["pgbouncer_pool_size"]))
     with host.standing(**WAYS[WAY]):
         school.log_everybody_in(host, "pooled")
-        for size in POOLS[:1] if quick else (*POOLS, POOLER["pgbouncer_pool_size"]):
-            try:
-                # The reserve would otherwise be lent to whoever waits, and hide what the size alone is worth.
-                for setting in (f"default_pool_size = {size}", "reserve_pool_size = 0"):
-                    host.console(f"SET {setting}")
-                host.console("RECONNECT")
-                rows.append({"server connections": size, **hold(host, 100, seconds)})
-            finally:
-                host.console("RELOAD")
-            print(f"  {size} server connections: {rows[-1]['requests/s']} requests/s", flush=True)
-    results.table(POOL_CHOICE, rows, CPU_NOTE)
+        pools = there_and_back(sizes, hold_on_pool, quick)
+    results.table(POOL_CHOICE, [{"server connections": size, **row} for size, row in pools.items()], CPU_NOTE)
 
 
 def _number(value: object) -> float:
     assert isinstance(value, int | float)
-    return float(value) or 0.001
+    return float(value)

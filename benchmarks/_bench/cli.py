@@ -18,7 +18,7 @@ DESCRIPTION = """\
 Measures what this bundle deploys, on lab hosts of this machine, as ratios inside one run. It brings the lab up and
 deploys it where that is needed, prints tables, and writes them with plots into benchmarks/results/<date>."""
 
-SECONDS, QUICK_SECONDS = 20.0, 2.0
+SECONDS, QUICK_SECONDS = 10.0, 2.0
 Part = Callable[[argparse.Namespace, Host, Results], None]
 
 
@@ -31,7 +31,7 @@ def _choice(options: argparse.Namespace, host: Host, results: Results) -> None:
 
 
 def _floors(options: argparse.Namespace, host: Host, results: Results) -> None:
-    floors.measure(host, results, options.seconds / 10)
+    floors.measure(host, results, options.seconds / 5)
 
 
 def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="T", help="of a class; default: 20")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="T", help="of a class; default: 10")
     parser.add_argument(
         "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
     )
@@ -100,6 +100,7 @@ def prepare() -> Host:
     """The first lab host, deployed as this checkout says."""
     subprocess.run([LAB, "up"], check=True)
     host = Host()
-    play([host.name], "deploy.yml")
+    # A run that was killed may have left its own way of standing there.
     host.script("stand.py", "down")
+    play([host.name], "deploy.yml")
     return host

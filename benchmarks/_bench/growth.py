@@ -46,7 +46,7 @@ def measure(host: Host, results: Results, seconds: float, quick: bool) -> None:
                 school.grow(host, database, former + 1, count)
                 print(f"  {database}: {count:,} projects, made in {time.monotonic() - began:.0f} s", flush=True)
                 for name, make in work.items():
-                    times[name].append(again(host.url, make, seconds / 10).p50_ms)
+                    times[name].append(again(host.url, make, seconds / 5).p50_ms)
             if database == "pooled":
                 results.table(
                     SIZES, files(host, seconds), "A project's time should grow with its bytes, and no faster."
@@ -93,8 +93,8 @@ def files(host: Host, seconds: float) -> list[Row]:
         sender = Sender(school.session(2), megabytes)
         number = post(host.url, sender.save("POST", "projects?title=growth", 0, 0))["id"]
         path = f"projects/{number}"
-        saved = again(host.url, lambda client, n: sender.save("PUT", path, client, n), seconds / 5)  # noqa: B023
-        read = again(host.url, lambda *_: sender.get(f"{path}/download"), seconds / 5)  # noqa: B023
+        saved = again(host.url, lambda client, n: sender.save("PUT", path, client, n), seconds / 3)  # noqa: B023
+        read = again(host.url, lambda *_: sender.get(f"{path}/download"), seconds / 3)  # noqa: B023
         rows.append(
             {
                 "MB": megabytes,

@@ -90,6 +90,19 @@ class TestFigures:
             {"ours over": classroom.ORIGINAL, "requests/s": 5.0, "p50_ms": 1.0, "p99_ms": 0.25, "all_ms": 1.0}
         ]
 
+    def test_what_is_compared_is_measured_there_and_back(self, capsys: pytest.CaptureFixture) -> None:
+        seen: list[str] = []
+
+        def work(name: str) -> dict[str, object]:
+            seen.append(name)
+            return {"requests/s": 100.0 * len(seen), "p50_ms": 1.0, "failed": 1, "broken": 0}
+
+        held = classroom.there_and_back(["a", "b"], work)
+        assert seen == ["a", "b", "b", "a"]
+        assert held["a"] == {"requests/s": 250.0, "p50_ms": 1.0, "failed": 2, "broken": 0, "spread_%": 120}
+        assert held["b"]["spread_%"] == 40
+        assert capsys.readouterr().out.count("requests/s") == 4
+
     def test_the_slowest_tasks_are_told_by_their_median(self) -> None:
         said = "RECAP\n\nimages : Build app ------- 20.50s\nrelease : Drain ---- 2.00s\nimages : Build app --- 1.00s\n"
         assert verbs.tasks(said) == {"images : Build app": 21.5, "release : Drain": 2.0}

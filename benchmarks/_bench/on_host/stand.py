@@ -175,7 +175,9 @@ def main() -> None:
     parser.add_argument("--database", choices=["pooled", "direct", "sqlite"], default="pooled")
     options = parser.parse_args()
     if options.what == "down":
-        down()
+        # Nothing can be left on a host that was never deployed, and there may be no engine to ask.
+        if RUN.exists():
+            down()
         shutil.rmtree(FOLDER, ignore_errors=True)
     else:
         {"up": up, "floors": floors}[options.what](options)
