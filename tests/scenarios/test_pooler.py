@@ -171,7 +171,7 @@ def test_what_the_check_refuses_does_not_start(deployed: str) -> None:
         **{
             f"{name}.ini": f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nclient_tls_{name} = {word}\n"
             f"client_tls_sslmode = require\n{''.join(files_of_tls)}"
-            for name, word in (("ciphers", "all"), ("protocols", "legacy"), ("ecdhcurve", "secp384r1:prime256v1"))
+            for name, word in (("ciphers", "all"), ("protocols", "tlsv1.2,"), ("ecdhcurve", "X25519"))
         },
         "syntax.ini": "[databases]\n[pgbouncer]\nlisten_addr\n",
         "quoted.ini": '[databases]\n"a b" = host=c\n[pgbouncer]\nlisten_addr = 127.0.0.1\n',

@@ -427,7 +427,7 @@ def test_what_is_recommended_for_two_cores_is_what_a_deploy_takes() -> None:
         "max_client_conn": pooler["pgbouncer_max_client_conn"],
     }
     assert f"2 slots × {app['app_workers']} workers × {app['app_threads']} threads" in sizes.why["default_pool_size"]
-    assert "4 cores + 1; threads = 4" in size({**room, "cores": 4}).lines[0]
+    assert "workers = 5: 4 cores + 1, of 4 threads each" in size({**room, "cores": 4}).lines[0]
     assert size({**room, "cores": 4, "workers": app["app_workers"]}).numbers == sizes.numbers
 
 

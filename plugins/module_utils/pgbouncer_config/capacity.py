@@ -159,9 +159,8 @@ def size(given: object) -> Sizes:
     share = ceil(n["users"] / servers)
     lines = [f"{name} = {numbers[name]}: {why[name]}" for name in SIZES]
     if "workers" not in given:
-        lines.insert(
-            0, f"workers = {n['workers']}: {n['cores']} cores + {WORKERS_BESIDE_CORES}; threads = {n['threads']}."
-        )
+        more = f"{n['cores']} cores + {WORKERS_BESIDE_CORES}, of {n['threads']} threads each"
+        lines.insert(0, f"workers = {n['workers']}: {more}.")
     lines += fits.lines
     lines.append(f"{n['users']} users who save at once take turns of {share} at {servers} server connections.")
     if servers < threads:

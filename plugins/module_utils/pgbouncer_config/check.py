@@ -69,8 +69,12 @@ class _Said:
 
 # PgBouncer's own words beside OpenSSL's; tests/scenarios/test_pooler.py tries both on the packaged version.
 _CIPHER_WORDS = ("default", "secure", "fast", "normal")
-_PROTOCOLS = re.compile(r"(!?(all|secure|default|tlsv1(\.[0-3])?)\s*([,:]\s*|$))+", re.IGNORECASE)
+_PROTOCOL = r"[ \t]*!?(all|secure|default|tlsv1(\.[0-3])?)"
+_PROTOCOLS = re.compile(f"{_PROTOCOL}([,:]{_PROTOCOL})*", re.IGNORECASE)
 _CURVE_WORDS = ("auto", "none")
+# OpenSSL has these by a way of its own, which PgBouncer does not go.
+_NO_CURVES = ("x25519", "x448")
+_OBJECT = re.compile(r"\d+(\.\d+)+")
 
 
 def _tls_words(said: _Said) -> Iterator[tuple[str, str]]:
@@ -85,7 +89,8 @@ def _tls_words(said: _Said) -> Iterator[tuple[str, str]]:
         if not _PROTOCOLS.fullmatch(str(said[protocols])):
             yield protocols, f"“{said[protocols]}” names no protocols; say secure, or tlsv1.2 and tlsv1.3 with a comma."
     curve = said["client_tls_ecdhcurve"]
-    known = str(curve).lower() in _CURVE_WORDS or _takes(context.set_ecdh_curve, curve)
+    known = str(curve).lower() in _CURVE_WORDS or _OBJECT.fullmatch(str(curve)) or _takes(context.set_ecdh_curve, curve)
+    known = known and str(curve).lower() not in _NO_CURVES
     if said["client_tls_sslmode"] != "disable" and not known:
         yield "client_tls_ecdhcurve", f"“{curve}” is no curve; say auto, or one such as prime256v1."
 
