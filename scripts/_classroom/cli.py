@@ -50,8 +50,9 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--host", metavar="NAME", help="of the inventory; default: its first")
     where.add_argument("--url", help="address of the front door, in place of an inventory")
     where.add_argument("--ca", type=Path, metavar="FILE", help="authority to trust; the lab's is known")
-    where.add_argument("--accounts", type=Path, metavar="FILE", help="CSV of user,password; the lab's are known")
-    where.add_argument(
+    who = where.add_mutually_exclusive_group()
+    who.add_argument("--accounts", type=Path, metavar="FILE", help="CSV of user,password; the lab's are known")
+    who.add_argument(
         "--sessions", type=Path, metavar="FILE", help="CSV of user,session that are valid already; nobody logs in then"
     )
     where.add_argument("--i-know", action="store_true", help="drive a host that is not a lab, and disturb its users")

@@ -6,7 +6,6 @@ could come to name a file in the moment in which another, or the sweep, removes 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +20,8 @@ _PATH = sa.select(assets.c.file_path).where(
     assets.c.md5 == sa.bindparam("md5"), assets.c.asset_type == sa.bindparam("asset_type")
 )
 _PATH_TO_KEEP = _PATH.with_for_update()
+# By whether it is SQLite's.
+_INSERTS: dict[bool, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,12 @@ def _record(database: Database, connection: Connection, store: FileStore, owner_
     return asset.path
 
 
-@lru_cache(maxsize=1)
 def _insert_once(database: Database) -> Any:
-    return database.insert(assets).on_conflict_do_nothing(index_elements=[assets.c.md5, assets.c.asset_type])
+    """The INSERT of this database's dialect, built when it is first asked for."""
+    if database.is_sqlite not in _INSERTS:
+        key = [assets.c.md5, assets.c.asset_type]
+        _INSERTS[database.is_sqlite] = database.insert(assets).on_conflict_do_nothing(index_elements=key)
+    return _INSERTS[database.is_sqlite]
 
 
 def _discard_unnamed(store: FileStore, new: Sequence[_New], named: set[str]) -> None:

@@ -145,8 +145,8 @@ def load(environment: Mapping[str, str]) -> Settings:
     accel_redirect = _accel_redirect(reader)
     server = ServerSettings(
         bind=_bind(reader),
-        workers=reader.number("WORKERS", default=2, low=1, high=64),
-        threads=reader.number("THREADS", default=8, low=1, high=128),
+        workers=reader.number("WORKERS", default=3, low=1, high=64),
+        threads=reader.number("THREADS", default=4, low=1, high=128),
     )
     release = reader.text("RELEASE", default="unreleased")
     keep_revisions = reader.number("KEEP_REVISIONS", default=10, low=0, high=1000)

@@ -19,7 +19,7 @@ preload_app = False
 timeout = 60
 # The longest a stopping worker waits for the uploads it is still receiving.
 graceful_timeout = 60
-# The proxy keeps no connection for its next request, so waiting for one would be a second turn of a thread for nothing.
+# The proxy keeps no connection for its next request, and a process with as many connections as threads could keep none.
 keepalive = 0
 
 # The heartbeat file must not wait for a busy disk, and the root file system is read-only.
