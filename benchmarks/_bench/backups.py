@@ -11,6 +11,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+from _lab import plan as lab
+
 from . import classroom, school
 from .host import FOLDER, LAB, BenchmarkFailed, Host, play
 from .results import Results, Row
@@ -24,6 +26,7 @@ TABLE, BESIDE = "backups: seconds, a large school", "backups: a class beside the
 def measure(host: Host, results: Results, quick: bool) -> None:
     """One thing after the other, each on what the former ones left."""
     rows: list[Row] = []
+    empty = another_host()
     files = FILES_MEGABYTES / (1000 if quick else 1)
 
     def note(what: str, seconds: float, phases: dict[str, float] | None = None) -> None:
@@ -34,8 +37,10 @@ def measure(host: Host, results: Results, quick: bool) -> None:
     fill(host, ROWS_MEGABYTES / (100 if quick else 1), files)
     dump = "docker exec scratch4school-postgres pg_dump -U postgres -Fc -Z0 scratch4school | cat >/dev/null"
     note("floor: pg_dump | cat", timed(lambda: host.run(f"sh -c '{dump}'")))
-    note("floor: cp -r of the files", timed(lambda: host.run(f"cp -r {FOLDER}/uploads {FOLDER}/copy")))
-    host.run(f"rm -rf {FOLDER}/copy")
+    try:
+        note("floor: cp -r of the files", timed(lambda: host.run(f"cp -r {FOLDER}/uploads {FOLDER}/copy")))
+    finally:
+        host.run(f"rm -rf {FOLDER}/copy")
     note("backup, first", *backup(host))
     note("backup, nothing new", *backup(host))
     fill(host, 0, files * 0.02)
@@ -43,7 +48,7 @@ def measure(host: Host, results: Results, quick: bool) -> None:
     host.run(f"{PROGRAM} drill")
     drill = json.loads(host.run(f"{PROGRAM} status --json"))["drill"]
     note("drill", drill["seconds"], drill["phases"])
-    note("restore onto an empty host, command to verified", restore_elsewhere(host))
+    note("restore onto an empty host, command to verified", restore_elsewhere(host, empty))
     mega = [int(host.run(f"du -sm {FOLDER}/{folder}").split()[0]) for folder in ("postgres", "uploads")]
     results.table(TABLE, rows, f"PostgreSQL's folder takes {mega[0]} MB, the files {mega[1]} MB.")
     results.table(BESIDE, beside(host, quick), "A class of 40 with a pause between requests, as while a school works.")
@@ -86,7 +91,8 @@ def beside(host: Host, quick: bool) -> list[Row]:
         row = classroom.hold(host, PUPILS, seconds, "--think", str(THINK), beside=work)
         if row["failed"] or row["broken"]:
             raise BenchmarkFailed(f"Beside {what} a request failed or a promise was broken.")
-        rows.append({"beside": what, **row})
+        # Whose CPU it was, the class's or the backup's, cannot be told here.
+        rows.append({"beside": what, **{name: row[name] for name in ("requests/s", "p50_ms", "p95_ms", "p99_ms")}})
     return rows
 
 
@@ -94,6 +100,8 @@ def another_host() -> Host:
     """A host on which there is nothing yet."""
     status = subprocess.run([LAB, "status"], text=True, capture_output=True, check=True).stdout
     count = len(re.findall(r"https://localhost:844\d", status)) + 1
+    if count > lab.MOST_HOSTS:
+        raise BenchmarkFailed("The lab has no room for another host; say scripts/lab down first.")
     subprocess.run([LAB, "up", "--hosts", str(count)], check=True, stdout=subprocess.DEVNULL)
     return Host(count)
 
@@ -108,9 +116,8 @@ def pipe(source: Host, command: str, target: Host, taker: str) -> None:
         raise BenchmarkFailed(f"{command} failed on {source.name}.")
 
 
-def restore_elsewhere(host: Host) -> float:
+def restore_elsewhere(host: Host, empty: Host) -> float:
     """Seconds from the command to a verified school on a host that had nothing but the repository."""
-    empty = another_host()
     empty.run("sh -c 'apt-get update -q && apt-get install -qy --no-install-recommends docker.io docker-cli'")
     images = " ".join(
         host.run(f"docker image ls --format '{{{{.Repository}}}}:{{{{.Tag}}}}' scratch4school/{name}").split()[0]

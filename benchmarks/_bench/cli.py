@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import backups, classroom, floors, growth, school, verbs
+from . import backups, classroom, floors, growth, school, statements, verbs
 from .host import LAB, BenchmarkFailed, Host, play
 from .results import RESULTS, Results, machine
 
@@ -31,7 +32,7 @@ def _choice(options: argparse.Namespace, host: Host, results: Results) -> None:
 
 
 def _floors(options: argparse.Namespace, host: Host, results: Results) -> None:
-    floors.measure(host, results, options.seconds / 5)
+    floors.measure(host, results, options.seconds / 2)
 
 
 def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:
@@ -67,8 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="parts:\n" + "\n".join(f"  {name:<11}{words}" for name, (words, _) in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    # The empty list is what argparse looks for among the choices when no part is named.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
-    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="T", help="of a class; default: 10")
+    parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="T", help="of a class; default: 10")
     parser.add_argument(
         "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
     )
@@ -76,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds = QUICK_SECONDS
+    # Whoever is ended lets the application stand again as it was deployed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = options.results or RESULTS / datetime.date.today().isoformat()
     try:
         host = prepare()
@@ -89,11 +93,22 @@ def main(arguments: list[str] | None = None) -> int:
                 school.forget(host)
             print(f"benchmarks: {name} took {time.monotonic() - began:.0f} s", flush=True)
         results.draw()
-    except BenchmarkFailed as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
+    except (BenchmarkFailed, subprocess.CalledProcessError) as error:
+        # What failed first is what matters, and not that clearing away after it failed as well.
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
+        for each in dict.fromkeys((first, error)):
+            print(f"benchmarks: {each}", file=sys.stderr)
         return 1
     print(f"benchmarks: the figures are in {folder}")
     return 0
+
+
+def _seconds(text: str) -> float:
+    if not text.isdecimal() or not QUICK_SECONDS <= int(text) <= 600:
+        raise argparse.ArgumentTypeError(f"say a whole number of seconds from {QUICK_SECONDS:.0f} to 600, such as 10")
+    return float(text)
 
 
 def prepare() -> Host:
@@ -103,4 +118,6 @@ def prepare() -> Host:
     # A run that was killed may have left its own way of standing there.
     host.script("stand.py", "down")
     play([host.name], "deploy.yml")
+    statements.log_nothing(host)
+    school.forget(host)
     return host

@@ -33,7 +33,7 @@ def load(rows: Rows, folder: Path) -> None:
 
 
 def parts(rows: Rows, folder: Path) -> None:
-    """Which part takes how much of a request's CPU, by way, at the most users but a few."""
+    """Which part takes how much of a request's CPU, by way, at a hundred users."""
     users = 100 if any(row["users"] == 100 for row in rows) else rows[0]["users"]
     some = [row for row in rows if row["users"] == users]
     figure, axis = plt.subplots(figsize=(8, 4))
@@ -100,7 +100,7 @@ DRAWN = {
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a plot, without the date that would make each run's file another one."""
+    """Write a plot, without the drawing program's version, so that the same figures are the same file."""
     figure.tight_layout()
     figure.savefig(path, dpi=90, metadata={"Software": None})
     plt.close(figure)

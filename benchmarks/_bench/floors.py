@@ -1,7 +1,7 @@
 """What each operation costs, beside what it cannot do without: nginx, an answer, the statements, a durable file.
 
 The floors are measured in the same run, on the same host, one client at a time: nginx as it is configured before a
-gunicorn that takes the same body and gives as many bytes back; pgbench with the very statements, through PgBouncer
+gunicorn that takes the same body and gives the same one back; pgbench with the very statements, through PgBouncer
 and straight; and the same bytes written with fsync and rename. Their sum is what no application on these parts could
 do better than.
 """
@@ -26,6 +26,7 @@ SIZES = {"64 KB": 0.0, "1 MB": 1.0, "10 MB": 10.0}
 LISTED = 20
 DOWNLOADERS = 8
 PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
+ASSET = "\\set asset random(1, 9000000000000000)"
 SECRET = "/etc/scratch4school/app/database_password"
 
 OPERATIONS, WASTE, DOWNLOADS = (
@@ -54,8 +55,11 @@ def measure(host: Host, results: Results, seconds: float) -> None:
         projects = {size: make_project(host, megabytes) for size, megabytes in SIZES.items()}
         for _ in range(LISTED - len(projects)):
             make_project(host, 0.0)
-        host.script("stand.py", "floors", f"--workers={OURS['workers']}", f"--threads={OURS['threads']}")
-        for operation in operations(host, projects):
+        measured, bodies = operations(host, projects)
+        told = {name: body.decode() for name, body in bodies.items()}
+        shape = (f"--workers={OURS['workers']}", f"--threads={OURS['threads']}")
+        host.script("stand.py", "floors", *shape, f"--bodies={shlex.quote(json.dumps(told))}")
+        for operation in measured:
             row, above = one(host, operation, seconds)
             rows.append(row)
             waste.append(above)
@@ -63,7 +67,8 @@ def measure(host: Host, results: Results, seconds: float) -> None:
         results.table(
             OPERATIONS,
             rows,
-            "cpu and p50 are ms. The floor is nginx and gunicorn, the statements through PgBouncer, and the files.",
+            "Means, of time and of CPU. The floor is nginx with a gunicorn that keeps no log, the statements through "
+            "PgBouncer, and the files.",
         )
         results.table(
             WASTE,
@@ -80,60 +85,52 @@ def make_project(host: Host, megabytes: float) -> tuple[int, str]:
     return made, host.sql(f"SELECT sb3_file_path FROM projects WHERE id = {made}")
 
 
-def operations(host: Host, projects: dict[str, tuple[int, str]]) -> list[Operation]:
-    """What is measured."""
+def operations(host: Host, projects: dict[str, tuple[int, str]]) -> tuple[list[Operation], dict[str, bytes]]:
+    """What is measured, and the bodies of our answers by name, which the floor gives back."""
     sender = Sender(school.session(0))
     small, _ = projects["64 KB"]
+    bodies: dict[str, bytes] = {}
 
-    def reading(name: str, path: str) -> Operation:
-        asked = sender.get(path)
-        size = again(host.url, lambda _client, _number: asked, 0).answer_bytes
-        return Operation(
-            name, lambda _client, _number: asked, lambda _client, _number: Request("GET", f"/backend/x?bytes={size}")
-        )
+    def with_body(name: str, ours: Callable[[int, int], Request], writes: tuple[int, ...] = ()) -> Operation:
+        bodies[f"b{len(bodies)}"] = again(host.url, ours, 0, at_least=1).answer
+        path = f"/backend/x?body=b{len(bodies) - 1}"
+
+        def floor(client: int, number: int) -> Request:
+            asked = ours(client, number)
+            return Request(asked.method, path, asked.session, asked.body, asked.content_type)
+
+        return Operation(name, ours, floor, writes)
 
     found = [
-        reading("status", "status"),
-        reading("user", "user"),
-        reading(f"list of {LISTED}", "projects"),
-        reading("metadata", f"projects/{small}/metadata"),
+        with_body("status", lambda *_: sender.get("status")),
+        with_body("user", lambda *_: sender.get("user")),
+        with_body(f"list of {LISTED}", lambda *_: sender.get("projects")),
+        with_body("metadata", lambda *_: sender.get(f"projects/{small}/metadata")),
     ]
     for size, megabytes in SIZES.items():
         number, path = projects[size]
+        saver = Sender(school.session(0), megabytes)
+        content = len(saver.save("PUT", "", 0, 0).body or b"") - THUMBNAIL_BYTES
         ours = sender.get(f"projects/{number}/download")
         sent = Request("GET", f"/backend/x?file=/_uploads/{path}")
         found.append(Operation(f"download {size}", lambda *_, ours=ours: ours, lambda *_, sent=sent: sent))
-        saver = Sender(school.session(0), megabytes)
-        content = len(saver.save("PUT", "", 0, 0).body or b"")
         found.append(
-            Operation(
+            with_body(
                 f"save {size}",
                 lambda client, n, saver=saver, number=number: saver.save("PUT", f"projects/{number}", client, n),
-                lambda client, n, saver=saver: _to_floor(saver.save("PUT", "x", client, n)),
-                (content - THUMBNAIL_BYTES, THUMBNAIL_BYTES),
+                (content, THUMBNAIL_BYTES),
             )
         )
-    found.append(
-        Operation(
-            "create 64 KB",
-            lambda client, n: sender.save("POST", "projects?title=benchmark", client, n),
-            lambda client, n: _to_floor(sender.save("POST", "x", client, n)),
-            (len(sender.save("PUT", "", 0, 0).body or b"") - THUMBNAIL_BYTES, THUMBNAIL_BYTES),
-        )
-    )
-    found.append(
-        Operation(
-            "asset upload 16 KB",
-            sender.asset,
-            lambda client, n: _to_floor(sender.asset(client, n)),
-            (16_448,),
-        )
-    )
-    return found
-
-
-def _to_floor(request: Request) -> Request:
-    return Request(request.method, "/backend/x?bytes=200", request.session, request.body, request.content_type)
+        if not megabytes:
+            found.append(
+                with_body(
+                    f"create {size}",
+                    lambda client, n: sender.save("POST", "projects?title=benchmark", client, n),
+                    (content, THUMBNAIL_BYTES),
+                )
+            )
+    found.append(with_body("asset upload 16 KB", sender.asset, (16_448,)))
+    return found, bodies
 
 
 def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
@@ -152,9 +149,9 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
     total = web_cpu + statement_cpu + files["cpu_ms"]
     row: Row = {
         "operation": operation.name,
-        "ours_p50": round(ours.p50_ms, 2),
+        "ours_ms": round(ours.mean_ms, 2),
         "ours_cpu": round(our_cpu["all"], 2),
-        "nginx+gunicorn_p50": round(floor.p50_ms, 2),
+        "nginx+gunicorn_ms": round(floor.mean_ms, 2),
         "cpu": round(web_cpu, 2),
         "statements": len(sent),
         "pooled_ms": round(pooled, 2),
@@ -163,9 +160,9 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
         "direct_cpu": round(direct_cpu.get("database", 0.0), 2),
         "files_ms": round(files["ms"], 2),
         "files_cpu": round(files["cpu_ms"], 2),
-        "floor_ms": round(floor.p50_ms + pooled + files["ms"], 2),
+        "floor_ms": round(floor.mean_ms + pooled + files["ms"], 2),
         "floor_cpu": round(total, 2),
-        "ratio_ms": round(ours.p50_ms / (floor.p50_ms + pooled + files["ms"]), 2),
+        "ratio_ms": round(ours.mean_ms / (floor.mean_ms + pooled + files["ms"]), 2),
         "ratio_cpu": round(our_cpu["all"] / total, 2),
     }
     above: Row = {
@@ -185,39 +182,39 @@ def _cost(meter: Meter, took: Took) -> tuple[Took, dict[str, float]]:
 
 
 def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
-    """The statements of one request."""
-    with statements.logged(host):
-        again(host.url, operation.ours, 0, at_least=3)
-        moment = time.time()
-        # The request that opens the connection, and one more.
-        again(host.url, lambda client, number: operation.ours(client, number + 10), 0, at_least=1)
-        seen = statements.since(host, moment)
-    return seen[len(seen) // 2 :]
+    """The statements of one request; BenchmarkFailed when two requests on end do not send the same."""
+    for attempt in range(3):
+        with statements.logged(host):
+            # What a connection of the pool says first, and that a session was used, is no part of a request.
+            again(host.url, operation.ours, 0, at_least=5)
+            moment = time.time()
+            again(host.url, lambda client, n, at=10 + 10 * attempt: operation.ours(client, n + at), 0, at_least=1)
+            seen = statements.since(host, moment)
+        first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
+        if [each.kind for each in first] == [each.kind for each in second]:
+            return second
+    raise BenchmarkFailed(f"Two requests “{operation.name}” did not send the same statements: {seen}")
 
 
 def script(sent: list[statements.Statement]) -> str:
     """The same as pgbench is told it: what the application sends as one message stays one.
 
-    What a save inserts depends on what its UPDATE returned, as it does in the application.
+    What a save inserts depends on what its UPDATE returned, and a costume is not there yet, as in the application.
     """
     lines: list[str] = []
     for statement in sent:
         text = statement.text.rstrip("; \n").replace("; ", "\\; ")
+        if " assets " in text or text.startswith("SELECT assets."):
+            lines = lines if ASSET in lines else [ASSET, *lines]
+            text = re.sub(r"'[0-9a-f]{32}'", "lpad(:asset::text, 32, '0')", text)
         if text.startswith(("UPDATE projects ", "INSERT INTO projects ")):
             lines.append(f"{text} \\gset p_")
-        elif text.startswith("INSERT INTO project_revisions"):
-            replaced, count = re.subn(r"VALUES \(\d+, \d+,", "VALUES (:p_id, :p_version,", text)
+            continue
+        if text.startswith("INSERT INTO project_revisions"):
+            text, count = re.subn(r"VALUES \(\d+, \d+,", "VALUES (:p_id, :p_version,", text)
             if not count:
-                raise BenchmarkFailed(f"The statement of a revision reads differently: {text}")
-            lines.append(f"{replaced};")
-        elif text.startswith("INSERT INTO assets"):
-            # A costume that is not there yet, each time.
-            lines.append("\\set asset random(1, 9000000000000000)")
-            lines.append(
-                re.sub(r"'[0-9a-f]{32}'", "lpad(':asset', 32, '0')", text).replace("':asset'", ":asset::text") + ";"
-            )
-        else:
-            lines.append(f"{text};")
+                raise BenchmarkFailed(f"The statement of a revision reads differently: {statement.text}")
+        lines.append(f"{text};")
     return "\n".join(lines) + "\n"
 
 
@@ -268,11 +265,12 @@ def downloads(host: Host, projects: dict[str, tuple[int, str]], seconds: float) 
         rows.append(
             {
                 "size": size,
-                "ours_MB/s": round(ours.per_second * ours.answer_bytes / 1e6, 1),
-                "nginx_MB/s": round(own.per_second * own.answer_bytes / 1e6, 1),
+                "ours_MB/s": round(ours.per_second * len(ours.answer) / 1e6, 1),
+                "nginx_MB/s": round(own.per_second * len(own.answer) / 1e6, 1),
                 "share": round(ours.per_second / own.per_second, 2),
                 "ours_cpu_ms": round(our_cpu["all"], 2),
-                "nginx_cpu_ms": round(own_cpu["proxy"], 2),
+                "nginx_cpu_ms": round(own_cpu["all"], 2),
+                "share by CPU": round(own_cpu["all"] / our_cpu["all"], 2),
             }
         )
     return rows

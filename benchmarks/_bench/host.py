@@ -83,15 +83,6 @@ class Host:
         finally:
             self.script("stand.py", "down")
 
-    @contextlib.contextmanager
-    def beside_floors(self, workers: int, threads: int) -> Iterator[None]:
-        """Beside the application stands nginx before a gunicorn that only answers."""
-        try:
-            self.script("stand.py", "floors", f"--workers={workers}", f"--threads={threads}")
-            yield
-        finally:
-            self.script("stand.py", "down")
-
 
 class Meter:
     """The CPU counters of a host's containers while the context lasts."""
@@ -110,6 +101,7 @@ class Meter:
         end = time.monotonic() + 10
         while not self._lines:
             if time.monotonic() > end or self._process.poll() is not None:
+                self._process.kill()
                 raise BenchmarkFailed(f"{self._host.name} tells no CPU counters.")
             time.sleep(0.05)
         return self
@@ -128,6 +120,8 @@ class Meter:
         """Seconds of CPU by part (see PARTS) between two moments in seconds since the epoch, and their sum `all`."""
         # The counters are read five times a second; what lies between two readings is taken as even.
         while self._lines[-1]["at"] < ended:
+            if self._process.poll() is not None:
+                raise BenchmarkFailed(f"{self._host.name} stopped telling its CPU counters.")
             time.sleep(0.05)
         sums: dict[str, float] = {}
         for container, part in PARTS.items():
@@ -159,5 +153,5 @@ def play(
         check=False,
     )
     if ended.returncode:
-        raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{ended.stdout[-3000:]}")
+        raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{ended.stdout[-3000:]}{ended.stderr[-1000:]}")
     return ended.stdout

@@ -13,7 +13,7 @@ from typing import Any
 
 from tables import Tables
 
-from .host import ROOT, Host
+from .host import FOLDER, LAB, ROOT, Host
 
 Row = dict[str, object]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,10 +40,6 @@ class Results:
         self._tables[title], self._notes[title] = rows, f"{note} {measured}".strip()
         print(f"\n{self._as_text(title)}\n", flush=True)
         self.write()
-
-    def rows(self, title: str) -> list[Row]:
-        """The rows of a table of this run or of a former part of it."""
-        return self._tables.get(title, [])
 
     def write(self) -> None:
         """Write what there is so far."""
@@ -75,8 +71,11 @@ def machine(host: Host) -> dict[str, str]:
         "processor": f"{os.cpu_count()} × {processor[1] if processor else platform.machine()}",
         "memory": f"{memory} MB",
         "kernel": platform.release(),
-        "file system": host.run(f"stat --file-system --format %T {'/var/lib/scratch4school'}").strip(),
+        "file system": host.run(f"stat --file-system --format %T {FOLDER}").strip(),
         "driver": "on the same cores as the server",
+        "lab hosts up": str(
+            subprocess.run([LAB, "status"], capture_output=True, text=True).stdout.count("https://localhost:844")
+        ),
         "commit": commit.stdout.strip(),
         "PostgreSQL": host.sql("SHOW server_version"),
         "PgBouncer": host.console("SHOW VERSION").strip().rpartition("\n")[2],

@@ -6,6 +6,7 @@ Nobody logs in at the provider for a measurement: what a login costs is mostly t
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from pathlib import Path
 
@@ -18,6 +19,9 @@ PROJECTS_OF_ONE = 20
 SHARED_EVERY = 20
 # Ids far from those that the application gives out, so that neither is in the other's way.
 ROW_IDS = 100_000_000
+# As many as on_host/fill.py makes.
+MOST_PUPILS = 2000
+SETTLE = ("VACUUM ANALYZE", "CHECKPOINT")
 SQLITE_FILE = f"{FOLDER}/benchmark/database/main.db"
 APPLY = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 60).executescript(sys.stdin.read())"
 
@@ -104,14 +108,42 @@ def grow(host: Host, database: str, first: int, last: int) -> None:
           SELECT {ROW_IDS} + i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || i / {PROJECTS_OF_ONE},
             'assets/row/' || i || '.png', {moment} FROM n;
         COMMIT;
-        ANALYZE;
+        """,
+        database,
+    )
+    # What the engine puts off until later would fall into whatever is measured next.
+    for statement in ("ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)") if database == "sqlite" else SETTLE:
+        apply(host, statement, database)
+
+
+def furnish(host: Host, database: str, owner: int, seen_by: int) -> None:
+    """Give a pupil projects, share as many with the class of another, and put something into that one's backpack."""
+    moment, shared = "'2026-09-01 08:00:00'", f"id > {ROW_IDS} AND id <= {ROW_IDS + PROJECTS_OF_ONE}"
+    class_of = f"(SELECT id FROM groups WHERE external_id = 'benchmark.{seen_by // CLASS_SIZE}')"
+    apply(
+        host,
+        f"""
+        {_numbers(1, PROJECTS_OF_ONE)} INSERT INTO projects
+            (name, version, owner_id, created_at, updated_at, is_published)
+          SELECT 'Own ' || i, 1, '{user(owner)}', {moment}, {moment}, false FROM n;
+        UPDATE projects SET is_published = true WHERE {shared};
+        INSERT INTO project_groups (project_id, group_id, published_at)
+          SELECT id, {class_of}, {moment} FROM projects WHERE {shared};
+        {_numbers(1, PROJECTS_OF_ONE)} INSERT INTO backpack_items
+            (id, type, name, mime, body, thumbnail, owner_id, created_at, updated_at)
+          SELECT 'benchmark-' || i, 'costume', 'Item ' || i, 'image/png', 'none', 'none', '{user(seen_by)}', {moment},
+            {moment} FROM n;
         """,
         database,
     )
 
 
 def forget(host: Host) -> None:
-    """Remove from PostgreSQL whatever was made for a measurement; files that nothing names are the sweep's."""
+    """Remove from PostgreSQL whatever was made for a measurement, and the files that were kept for it."""
+    folders = [hashlib.sha256(user(number).encode()).hexdigest()[:16] for number in range(MOST_PUPILS)]
+    assets = host.sql("SELECT file_path FROM assets WHERE owner_id LIKE 'bench-%'").splitlines()
+    paths = [*(f"{kind}/{folder}" for kind in ("projects", "thumbnails") for folder in folders), *assets]
+    host.run(f"sh -c 'cd {FOLDER}/uploads && xargs --no-run-if-empty rm -rf'", "\n".join(paths).encode())
     theirs = "LIKE ANY (ARRAY['bench-%', 'row-%'])"
     projects = f"SELECT id FROM projects WHERE owner_id {theirs}"
     host.sql(
@@ -121,6 +153,7 @@ def forget(host: Host) -> None:
         DELETE FROM project_revisions WHERE project_id IN ({projects});
         DELETE FROM projects WHERE owner_id {theirs};
         DELETE FROM assets WHERE owner_id {theirs};
+        DELETE FROM backpack_items WHERE owner_id {theirs};
         DELETE FROM user_groups WHERE user_id {theirs};
         DELETE FROM groups WHERE external_id LIKE ANY (ARRAY['benchmark.%', 'row.%']);
         DELETE FROM oauth_sessions WHERE user_id {theirs};
@@ -129,7 +162,8 @@ def forget(host: Host) -> None:
         """
     )
     # What was deleted would otherwise be read over by whatever is measured next.
-    host.sql("VACUUM FULL ANALYZE")
+    for statement in ("VACUUM FULL", *SETTLE):
+        host.sql(statement)
 
 
 def _numbers(first: int, last: int) -> str:

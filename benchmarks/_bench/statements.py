@@ -16,7 +16,8 @@ from .host import Host
 ROLE = "scratch4school_app"
 _LINE = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ UTC \[(\d+)\] LOG:  duration: ([\d.]+) ms  statement: (.*)$")
 # What differs from one statement to the next of its kind.
-_VALUES = re.compile(r"'(?:[^']|'')*'(?:::\w+)?|\b\d+\b")
+_VALUES = re.compile(r"'(?:[^']|'')*'(?:::\w+)?|\b\d+\b|\bNULL\b")
+_LIST = re.compile(r"\(\?(?:, \?)+\)")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Statement:
     @property
     def kind(self) -> str:
         """The text without its values."""
-        return _VALUES.sub("?", " ".join(self.text.split()))
+        return _LIST.sub("(?)", _VALUES.sub("?", " ".join(self.text.split())))
 
 
 @contextlib.contextmanager
@@ -41,8 +42,14 @@ def logged(host: Host) -> Iterator[None]:
         host.console("RECONNECT")
         yield
     finally:
-        host.sql(f"ALTER ROLE {ROLE} RESET log_min_duration_statement")
-        host.console("RECONNECT")
+        log_nothing(host)
+
+
+def log_nothing(host: Host) -> None:
+    """The log holds no statement, as it was deployed; also what a measurement said that was killed."""
+    host.sql(f"ALTER ROLE {ROLE} RESET log_min_duration_statement")
+    host.console("RELOAD")
+    host.console("RECONNECT")
 
 
 def since(host: Host, moment: float) -> list[Statement]:

@@ -11,6 +11,7 @@ from conftest import ROOT, on_host, status
 
 OURS = "SELECT count(*) FROM users WHERE id LIKE 'bench-%' OR id LIKE 'row-%'"
 COUNT = f'sudo docker exec scratch4school-postgres psql -U postgres -At scratch4school -c "{OURS}"'
+LOGGED = "SELECT count(*) FROM pg_roles WHERE array_to_string(rolconfig, ',') LIKE '%log_min_duration%'"
 
 
 @pytest.mark.parametrize(
@@ -33,5 +34,8 @@ def test_it_measures_and_leaves_no_trace(deployed: str, parts: list[str], plots:
     assert (tmp_path / "tables.txt").read_text().count("\n") > len(results["tables"])
     assert [name for name in plots if not (tmp_path / name).read_bytes().startswith(b"\x89PNG")] == []
     assert status(deployed) == 200
+    assert on_host("sudo readlink /var/lib/scratch4school/run/app/current").strip() in ("blue", "green")
+    assert "benchmark" not in on_host("sudo ls /var/lib/scratch4school")
+    assert on_host(COUNT.replace(OURS, LOGGED)).strip() == "0"
     assert "bench" not in on_host("sudo docker ps --all --format '{{.Names}}'")
     assert on_host(COUNT).strip() == "0"

@@ -52,6 +52,27 @@ class TestStatements:
             "COMMIT;",
         ]
 
+    def test_lists_and_nulls_make_no_other_kind(self) -> None:
+        one, other = statements(
+            "SELECT a WHERE b IN (1, 2, 3) AND c = NULL", "SELECT a WHERE b IN ('x', 'y') AND c = 1"
+        )
+        assert one.kind == other.kind == "SELECT a WHERE b IN (?) AND c = ?"
+
+    def test_a_costume_is_told_to_pgbench_as_one_that_is_not_there_yet(self) -> None:
+        md5 = "0123456789abcdef0123456789abcdef"
+        told = floors.script(
+            statements(
+                f"SELECT assets.file_path FROM assets WHERE assets.md5 = '{md5}'",
+                f"INSERT INTO assets (md5, file_path) VALUES ('{md5}', 'assets/{md5}.png') ON CONFLICT DO NOTHING",
+            )
+        )
+        new = "lpad(:asset::text, 32, '0')"
+        assert told.splitlines() == [
+            floors.ASSET,
+            f"SELECT assets.file_path FROM assets WHERE assets.md5 = {new};",
+            f"INSERT INTO assets (md5, file_path) VALUES ({new}, 'assets/{md5}.png') ON CONFLICT DO NOTHING;",
+        ]
+
     def test_a_revision_that_reads_differently_is_no_floor(self) -> None:
         with pytest.raises(BenchmarkFailed, match="reads differently"):
             floors.script(statements("INSERT INTO project_revisions (file_path, version) VALUES ('a', 1)"))

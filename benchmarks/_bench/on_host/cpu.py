@@ -7,6 +7,7 @@ them up by control group, processes that have ended included. Standard library a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -22,10 +23,11 @@ def counters() -> dict[str, Path]:
     listed = subprocess.run(["docker", "ps", "--quiet"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     command = ["docker", "inspect", "--format", FORMAT, *listed]
     found = {}
-    for line in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines():
+    for line in subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True).stdout.splitlines():
         name, process = line.removeprefix("/").split()
-        group = Path("/proc", process, "cgroup").read_text().strip().rpartition("\n")[2].rpartition(":")[2]
-        found[name] = Path(f"/sys/fs/cgroup{group}/cpu.stat")
+        with contextlib.suppress(OSError):
+            group = Path("/proc", process, "cgroup").read_text().strip().rpartition("\n")[2].rpartition(":")[2]
+            found[name] = Path(f"/sys/fs/cgroup{group}/cpu.stat")
     return found
 
 
@@ -35,7 +37,9 @@ def main() -> None:
     while True:
         line: dict[str, float] = {"at": time.time()}
         for name, file in known.items():
-            line[name] = int(file.read_text().split(maxsplit=2)[1]) / 1e6
+            # A container may end meanwhile; what it used until then is of no use any more.
+            with contextlib.suppress(OSError):
+                line[name] = int(file.read_text().split(maxsplit=2)[1]) / 1e6
         try:
             sys.stdout.write(json.dumps(line) + "\n")
             sys.stdout.flush()

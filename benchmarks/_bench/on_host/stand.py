@@ -30,8 +30,17 @@ UID, GID = 10001, 10000
 READY_SECONDS = 60
 
 BARE = '''
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def body(name):
+    return Path("/srv/bare", name).read_bytes()
+
+
 def application(environ, start_response):
-    """Takes what it is sent, and answers with so many bytes, or with the file that nginx is to send."""
+    """Takes what it is sent, and answers with what ours answered, or with the file that nginx is to send."""
     asked = dict(pair.split("=", 1) for pair in environ["QUERY_STRING"].split("&") if pair)
     while environ["wsgi.input"].read(65536):
         pass
@@ -39,7 +48,7 @@ def application(environ, start_response):
     if "file" in asked:
         headers = [("Content-Type", "application/octet-stream"), ("X-Accel-Redirect", asked["file"])]
     start_response("200 OK", headers)
-    return [b"x" * int(asked.get("bytes", 0))]
+    return [body(asked["body"]) if "body" in asked else b""]
 '''
 
 
@@ -68,6 +77,8 @@ def options_of(container: dict[str, Any], env: dict[str, str], mounts: dict[str,
     found = {mount["Target"]: (mount["Source"], mount.get("ReadOnly", False)) for mount in host["Mounts"]}
     found |= {target: (source, False) for target, source in mounts.items()}
     options = ["--label", LABEL, "--network", host["NetworkMode"], "--user", container["Config"]["User"], "--read-only"]
+    if host["Memory"]:
+        options += ["--memory", str(host["Memory"]), "--memory-swap", str(host["MemorySwap"])]
     options += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", "--tmpfs", "/tmp:mode=1777"]
     options += ["--log-opt", "max-size=10m", "--log-opt", "max-file=3"]
     for name, value in told.items():
@@ -85,8 +96,8 @@ def point_at(name: str) -> None:
     draft.rename(CURRENT)
 
 
-def down() -> None:
-    """Everything is as it was deployed."""
+def stand_down() -> None:
+    """The slot that was deployed serves again, and nothing else of ours runs."""
     if FORMER.exists():
         point_at(FORMER.read_text())
         FORMER.unlink()
@@ -99,7 +110,7 @@ def down() -> None:
 
 def up(options: argparse.Namespace) -> None:
     """Let a container with these numbers, on that database, serve."""
-    down()
+    stand_down()
     slot = os.readlink(CURRENT)
     container = inspect(f"scratch4school-app-{slot}")
     env = {"SCRATCH4SCHOOL_WORKERS": str(options.workers), "SCRATCH4SCHOOL_THREADS": str(options.threads)}
@@ -140,11 +151,15 @@ def floors(options: argparse.Namespace) -> None:
     app, proxy = inspect(f"scratch4school-app-{slot}"), inspect("scratch4school-proxy")
     code = folder(FOLDER / "bare", 0o755)
     (code / "bare.py").write_text(BARE)
+    for name, content in json.loads(options.bodies).items():
+        (code / name).write_text(content)
     mounts = {"/run/scratch4school": str(folder(RUN / "floor")), "/srv/bare": str(code)}
     run(
         *("docker", "run", "--detach", "--name", FLOOR_APP, *options_of(app, {}, mounts)),
         *("--entrypoint", "/opt/scratch4school/bin/python", app["Config"]["Image"], "-m", "gunicorn"),
         *("--worker-class", "gthread", "--workers", str(options.workers), "--threads", str(options.threads)),
+        # As `scratch4school serve` has it, so that the floor is no worse for its settings.
+        *("--worker-connections", str(options.threads), "--keep-alive", "0"),
         *("--bind", "unix:/run/scratch4school/gunicorn.sock", "--umask", "0117", "--chdir", "/srv/bare"),
         *("--worker-tmp-dir", "/dev/shm", "bare:application"),
     )
@@ -172,12 +187,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--gunicorn", default="", help="more of gunicorn's options")
+    parser.add_argument("--bodies", default="{}", help="JSON: name to body of an answer of the floor")
     parser.add_argument("--database", choices=["pooled", "direct", "sqlite"], default="pooled")
     options = parser.parse_args()
     if options.what == "down":
         # Nothing can be left on a host that was never deployed, and there may be no engine to ask.
         if RUN.exists():
-            down()
+            stand_down()
         shutil.rmtree(FOLDER, ignore_errors=True)
     else:
         {"up": up, "floors": floors}[options.what](options)
