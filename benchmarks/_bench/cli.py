@@ -32,7 +32,7 @@ def _choice(options: argparse.Namespace, host: Host, results: Results) -> None:
 
 
 def _floors(options: argparse.Namespace, host: Host, results: Results) -> None:
-    floors.measure(host, results, options.seconds / 2)
+    floors.measure(host, results, options.seconds / 4)
 
 
 def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:

@@ -12,16 +12,21 @@ import json
 import re
 import shlex
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import school, statements
-from .classroom import OURS, WAY, WAYS
+from .classroom import DEFAULTS, OURS, WAY, WAYS
 from .driver import Request, Sender, Took, again, post
 from .host import BenchmarkFailed, Host, Meter
 from .results import Results, Row
 
+# Milliseconds, of time as “ms” and of CPU by part and as “all”.
+Cost = Counter[str]
+
 THUMBNAIL_BYTES = 5_300
+KEPT = DEFAULTS["app_keep_revisions"]
 SIZES = {"64 KB": 0.0, "1 MB": 1.0, "10 MB": 10.0}
 LISTED = 20
 DOWNLOADERS = 8
@@ -137,48 +142,60 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
     """An operation and its floors; the row of the table, and where our CPU is more than the floor's."""
     sent = sent_by(host, operation)
     with Meter(host) as meter:
-        ours, our_cpu = _cost(meter, again(host.url, operation.ours, seconds))
-        floor, floor_cpu = _cost(meter, again(host.floor_url, operation.floor, seconds))
-        pooled, pooled_cpu = pgbench(host, meter, sent, seconds, "scratch4school-pgbouncer", 6432)
-        direct, direct_cpu = pgbench(host, meter, sent, seconds, "scratch4school-postgres", 5432)
-    files = {"ms": 0.0, "cpu_ms": 0.0}
-    if operation.writes:
-        files = json.loads(host.script("durable.py", seconds, *operation.writes))
-    statement_cpu = pooled_cpu.get("pooler", 0.0) + pooled_cpu.get("database", 0.0)
-    web_cpu = floor_cpu["proxy"] + floor_cpu["app"]
-    total = web_cpu + statement_cpu + files["cpu_ms"]
+        work: dict[str, Callable[[], Cost]] = {
+            "ours": lambda: cost(meter, again(host.url, operation.ours, seconds)),
+            "floor": lambda: cost(meter, again(host.floor_url, operation.floor, seconds)),
+            "pooled": lambda: pgbench(host, meter, sent, seconds, "scratch4school-pgbouncer", 6432),
+            "direct": lambda: pgbench(host, meter, sent, seconds, "scratch4school-postgres", 5432),
+            "files": lambda: durable(host, operation.writes, seconds),
+        }
+        # There and back, for a machine that is not alone becomes faster and slower meanwhile.
+        taken: dict[str, list[Cost]] = {name: [] for name in work}
+        for name in [*work, *reversed(work)]:
+            taken[name].append(work[name]())
+    ours, floor, pooled, direct, files = (between(*costs) for costs in taken.values())
+    total = {part: floor[part] + pooled[part] + files[part] for part in ("ms", "all")}
     row: Row = {
         "operation": operation.name,
-        "ours_ms": round(ours.mean_ms, 2),
-        "ours_cpu": round(our_cpu["all"], 2),
-        "nginx+gunicorn_ms": round(floor.mean_ms, 2),
-        "cpu": round(web_cpu, 2),
+        "ours_ms": round(ours["ms"], 2),
+        "ours_cpu": round(ours["all"], 2),
+        "nginx+gunicorn_ms": round(floor["ms"], 2),
+        "cpu": round(floor["all"], 2),
         "statements": len(sent),
-        "pooled_ms": round(pooled, 2),
-        "pooled_cpu": round(statement_cpu, 2),
-        "direct_ms": round(direct, 2),
-        "direct_cpu": round(direct_cpu.get("database", 0.0), 2),
+        "pooled_ms": round(pooled["ms"], 2),
+        "pooled_cpu": round(pooled["all"], 2),
+        "direct_ms": round(direct["ms"], 2),
+        "direct_cpu": round(direct["all"], 2),
         "files_ms": round(files["ms"], 2),
-        "files_cpu": round(files["cpu_ms"], 2),
-        "floor_ms": round(floor.mean_ms + pooled + files["ms"], 2),
-        "floor_cpu": round(total, 2),
-        "ratio_ms": round(ours.mean_ms / (floor.mean_ms + pooled + files["ms"]), 2),
-        "ratio_cpu": round(our_cpu["all"] / total, 2),
+        "files_cpu": round(files["all"], 2),
+        "floor_ms": round(total["ms"], 2),
+        "floor_cpu": round(total["all"], 2),
+        "ratio_ms": round(ours["ms"] / total["ms"], 2),
+        "ratio_cpu": round(ours["all"] / total["all"], 2),
     }
-    above: Row = {
-        "operation": operation.name,
-        "proxy": round(our_cpu["proxy"] - floor_cpu["proxy"], 2),
-        "app": round(our_cpu["app"] - floor_cpu["app"] - files["cpu_ms"], 2),
-        "pooler": round(our_cpu["pooler"] - pooled_cpu.get("pooler", 0.0), 2),
-        "database": round(our_cpu["database"] - pooled_cpu.get("database", 0.0), 2),
-        "all": round(our_cpu["all"] - total, 2),
-    }
+    above: Row = {"operation": operation.name}
+    for part in ("proxy", "app", "pooler", "database", "all"):
+        above[part] = round(ours[part] - floor[part] - pooled[part] - files[part], 2)
     return row, above
 
 
-def _cost(meter: Meter, took: Took) -> tuple[Took, dict[str, float]]:
+def cost(meter: Meter, took: Took) -> Cost:
+    """What one request took, in milliseconds: of time, and of CPU by part."""
     used = meter.between(took.began, took.ended)
-    return took, {part: 1000 * seconds / took.count for part, seconds in used.items()}
+    return Counter({"ms": took.mean_ms} | {part: 1000 * seconds / took.count for part, seconds in used.items()})
+
+
+def between(first: Cost, second: Cost) -> Cost:
+    """The mean of two measurements of the same."""
+    return Counter({name: (first[name] + second[name]) / 2 for name in {*first, *second}})
+
+
+def durable(host: Host, sizes: tuple[int, ...], seconds: float) -> Cost:
+    """What keeping files of these sizes takes, in milliseconds; it is the application that has to do it."""
+    if not sizes:
+        return Counter()
+    took = json.loads(host.script("durable.py", seconds, *sizes))
+    return Counter({"ms": took["ms"], "app": took["cpu_ms"], "all": took["cpu_ms"]})
 
 
 def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
@@ -186,7 +203,8 @@ def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
     for attempt in range(3):
         with statements.logged(host):
             # What a connection of the pool says first, and that a session was used, is no part of a request.
-            again(host.url, operation.ours, 0, at_least=5)
+            # So many that the oldest content goes with each save, as it does from then on.
+            again(host.url, operation.ours, 0, at_least=KEPT + 5)
             moment = time.time()
             again(host.url, lambda client, n, at=10 + 10 * attempt: operation.ours(client, n + at), 0, at_least=1)
             seen = statements.since(host, moment)
@@ -218,12 +236,10 @@ def script(sent: list[statements.Statement]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pgbench(
-    host: Host, meter: Meter, sent: list[statements.Statement], seconds: float, server: str, port: int
-) -> tuple[float, dict[str, float]]:
-    """Milliseconds of one round of the statements, and of CPU by part; zeros where there are none."""
+def pgbench(host: Host, meter: Meter, sent: list[statements.Statement], seconds: float, server: str, port: int) -> Cost:
+    """What one round of the statements takes, in milliseconds; nothing where there are none."""
     if not sent:
-        return 0.0, {}
+        return Counter()
     host.run(
         "sh -c 'mkdir -p /var/lib/scratch4school/benchmark && cat > /var/lib/scratch4school/benchmark/round.sql'",
         script(sent).encode(),
@@ -244,33 +260,38 @@ def pgbench(
     took = re.search(r"latency average = ([\d.]+) ms", said)
     if not done or not took or not int(done[1]) or "ERROR" in said or "aborted" in said:
         raise BenchmarkFailed(f"pgbench did not come to its end: {said[-800:]}")
-    return float(took[1]), {part: 1000 * cpu / int(done[1]) for part, cpu in used.items()}
+    parts = {part: 1000 * used[part] / int(done[1]) for part in ("pooler", "database")}
+    return Counter({"ms": float(took[1]), **parts, "all": sum(parts.values())})
 
 
 def downloads(host: Host, projects: dict[str, tuple[int, str]], seconds: float) -> list[Row]:
     """Several at once: our way, with its question whether they may, beside nginx sending the very file."""
     sender, rows = Sender(school.session(0)), []
     for size, (number, path) in projects.items():
+        ways: dict[str, Callable[[], Took]] = {
+            "ours": lambda number=number: again(
+                host.url, lambda *_: sender.get(f"projects/{number}/download"), seconds, DOWNLOADERS
+            ),
+            "nginx": lambda path=path: again(
+                host.floor_url, lambda *_: Request("GET", f"/static/{path}"), seconds, DOWNLOADERS
+            ),
+        }
+        taken: dict[str, list[tuple[float, Cost]]] = {name: [] for name in ways}
         with Meter(host) as meter:
-            ours, our_cpu = _cost(
-                meter,
-                again(
-                    host.url, lambda *_, number=number: sender.get(f"projects/{number}/download"), seconds, DOWNLOADERS
-                ),
-            )
-            own, own_cpu = _cost(
-                meter,
-                again(host.floor_url, lambda *_, path=path: Request("GET", f"/static/{path}"), seconds, DOWNLOADERS),
-            )
+            for name in [*ways, *reversed(ways)]:
+                took = ways[name]()
+                taken[name].append((took.per_second * len(took.answer) / 1e6, cost(meter, took)))
+        rates = {name: sum(rate for rate, _ in both) / 2 for name, both in taken.items()}
+        cpu = {name: between(*(each for _, each in both))["all"] for name, both in taken.items()}
         rows.append(
             {
                 "size": size,
-                "ours_MB/s": round(ours.per_second * len(ours.answer) / 1e6, 1),
-                "nginx_MB/s": round(own.per_second * len(own.answer) / 1e6, 1),
-                "share": round(ours.per_second / own.per_second, 2),
-                "ours_cpu_ms": round(our_cpu["all"], 2),
-                "nginx_cpu_ms": round(own_cpu["all"], 2),
-                "share by CPU": round(own_cpu["all"] / our_cpu["all"], 2),
+                "ours_MB/s": round(rates["ours"], 1),
+                "nginx_MB/s": round(rates["nginx"], 1),
+                "share": round(rates["ours"] / rates["nginx"], 2),
+                "ours_cpu_ms": round(cpu["ours"], 2),
+                "nginx_cpu_ms": round(cpu["nginx"], 2),
+                "share by CPU": round(cpu["nginx"] / cpu["ours"], 2),
             }
         )
     return rows
