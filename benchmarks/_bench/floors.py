@@ -206,7 +206,7 @@ def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
             # So many that the oldest content goes with each save, as it does from then on.
             again(host.url, operation.ours, 0, at_least=KEPT + 5)
             moment = time.time()
-            again(host.url, lambda client, n, at=10 + 10 * attempt: operation.ours(client, n + at), 0, at_least=1)
+            again(host.url, lambda client, n, at=100 + 10 * attempt: operation.ours(client, n + at), 0, at_least=1)
             seen = statements.since(host, moment)
         first, second = seen[: len(seen) // 2], seen[len(seen) // 2 :]
         if [each.kind for each in first] == [each.kind for each in second]:

@@ -49,22 +49,24 @@ def measure(host: Host, results: Results, seconds: float, quick: bool) -> None:
                     work = operations(host)
                 for name, make in work.items():
                     times[name].append(again(host.url, make, seconds / 5).p50_ms)
+            engine = "SQLite" if database == "sqlite" else "PostgreSQL"
+            found += [grown(engine, name, counts, took) for name, took in times.items()]
             if database == "pooled":
+                results.table(
+                    GROWTH, found, "“grown” is the last over the first, “logarithm” how far that of the rows grew."
+                )
                 results.table(
                     SIZES, files(host, seconds), "A project's time should grow with its bytes, and no faster."
                 )
                 plans(host, results)
-        engine = "SQLite" if database == "sqlite" else "PostgreSQL"
-        for name, row in times.items():
-            grown = row[-1] / row[0]
-            allowed = math.log(counts[-1]) / math.log(counts[0])
-            sizes = {f"{count:,}": round(took, 2) for count, took in zip(counts, row, strict=True)}
-            found.append(
-                {"engine": engine, "operation": name, **sizes, "grown": round(grown, 2), "logarithm": round(allowed, 2)}
-            )
-    results.table(
-        GROWTH, found, "“grown” is the last over the first; the logarithm of the rows grew as the last column says."
-    )
+
+
+def grown(engine: str, operation: str, counts: tuple[int, ...], took: list[float]) -> Row:
+    """The row of an operation: milliseconds at each number of projects, and how much slower it became."""
+    sizes = {f"{count:,}": round(each, 2) for count, each in zip(counts, took, strict=True)}
+    allowed = math.log(counts[-1]) / math.log(counts[0])
+    more = {"grown": round(took[-1] / took[0], 2), "logarithm": round(allowed, 2)}
+    return {"engine": engine, "operation": operation, **sizes, **more}
 
 
 def operations(host: Host) -> dict[str, Callable[[int, int], Request]]:
@@ -144,7 +146,9 @@ def plans(host: Host, results: Results) -> None:
 
 def explain(host: Host, statement: str) -> str:
     """PostgreSQL's plan of a statement, as it carries it out once more; what it changes is taken back."""
-    return host.sql(f"BEGIN; EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF) {statement.rstrip('; ')}; ROLLBACK")
+    # What was inserted is there already, and cannot be inserted once more.
+    how = "COSTS OFF" if statement.startswith("INSERT") else "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF"
+    return host.sql(f"BEGIN; EXPLAIN ({how}) {statement.rstrip('; ')}; ROLLBACK")
 
 
 def whole_tables(plan: str) -> list[str]:

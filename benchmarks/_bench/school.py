@@ -17,7 +17,7 @@ CLASS_SIZE = 25
 # Rows of a large school: so many projects has everybody, and every so manieth is shared with the owner's class.
 PROJECTS_OF_ONE = 20
 SHARED_EVERY = 20
-# Ids far from those that the application gives out, so that neither is in the other's way.
+# Ids go down from here: what the application adds gets higher ones on SQLite, and far lower ones on PostgreSQL.
 ROW_IDS = 100_000_000
 # As many as on_host/fill.py makes.
 MOST_PUPILS = 2000
@@ -90,22 +90,22 @@ def grow(host: Host, database: str, first: int, last: int) -> None:
         {owners} INSERT INTO oauth_sessions (id, user_id, access_token, expires_at, created_at)
           SELECT 'row-' || i, 'row-' || i, 'none', {moment}, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
         {classes} INSERT INTO groups (id, name, external_id, created_at)
-          SELECT {ROW_IDS} + i, 'Row class ' || i, 'row.' || i, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
+          SELECT {ROW_IDS} - i, 'Row class ' || i, 'row.' || i, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
         {owners} INSERT INTO user_groups (user_id, group_id, joined_at)
-          SELECT 'row-' || i, {ROW_IDS} + i / {CLASS_SIZE}, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
+          SELECT 'row-' || i, {ROW_IDS} - i / {CLASS_SIZE}, {moment} FROM n WHERE true ON CONFLICT DO NOTHING;
         {numbers} INSERT INTO projects (id, name, description, sb3_file_path, thumbnail_path, version, owner_id,
             created_at, updated_at, is_published)
-          SELECT {ROW_IDS} + i, 'Project ' || i, 'Created on 2026-09-01', 'projects/row/' || i || '.sb3',
+          SELECT {ROW_IDS} - i, 'Project ' || i, 'Created on 2026-09-01', 'projects/row/' || i || '.sb3',
             'thumbnails/row/' || i || '.png', 1, 'row-' || i / {PROJECTS_OF_ONE}, {moment}, {moment},
             i % {SHARED_EVERY} = 0 FROM n;
         {numbers} INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by, created_at)
-          SELECT {ROW_IDS} + i, 1, 'projects/row/' || i || '.sb3', 65536, 'none', 'row-' || i / {PROJECTS_OF_ONE},
+          SELECT {ROW_IDS} - i, 1, 'projects/row/' || i || '.sb3', 65536, 'none', 'row-' || i / {PROJECTS_OF_ONE},
             {moment} FROM n;
         {numbers} INSERT INTO project_groups (project_id, group_id, published_at)
-          SELECT {ROW_IDS} + i, {ROW_IDS} + i / {PROJECTS_OF_ONE} / {CLASS_SIZE}, {moment} FROM n
+          SELECT {ROW_IDS} - i, {ROW_IDS} - i / {PROJECTS_OF_ONE} / {CLASS_SIZE}, {moment} FROM n
           WHERE i % {SHARED_EVERY} = 0;
         {numbers} INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path, created_at)
-          SELECT {ROW_IDS} + i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || i / {PROJECTS_OF_ONE},
+          SELECT {ROW_IDS} - i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || i / {PROJECTS_OF_ONE},
             'assets/row/' || i || '.png', {moment} FROM n;
         COMMIT;
         """,
@@ -118,7 +118,7 @@ def grow(host: Host, database: str, first: int, last: int) -> None:
 
 def furnish(host: Host, database: str, owner: int, seen_by: int) -> None:
     """Give a pupil projects, share as many with the class of another, and put something into that one's backpack."""
-    moment, shared = "'2026-09-01 08:00:00'", f"id > {ROW_IDS} AND id <= {ROW_IDS + PROJECTS_OF_ONE}"
+    moment, shared = "'2026-09-01 08:00:00'", f"id < {ROW_IDS} AND id >= {ROW_IDS - PROJECTS_OF_ONE}"
     class_of = f"(SELECT id FROM groups WHERE external_id = 'benchmark.{seen_by // CLASS_SIZE}')"
     apply(
         host,
