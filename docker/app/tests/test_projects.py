@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from helpers import PNG, Device, project_content, project_file
-from scratch4school.projects import TITLE_LENGTH
+from scratch4school import sharing
+from scratch4school.projects import TITLE_LENGTH, owned_by
 from scratch4school.services import Services
 from scratch4school.tables import groups, project_groups, project_revisions, projects
 
@@ -364,3 +365,24 @@ def test_deleted_projects_id_is_not_given_again(pupil: Device, device: Callable[
     assert pupil.request("DELETE", f"/api/projects/{project_id}").status_code == 200
     assert device("berta").create(project_file("of berta")).json["id"] > project_id
     assert pupil.save(project_id, project_file("late"), version=1).status_code == 404
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"])
+@pytest.mark.parametrize(
+    "ask",
+    [sharing.shared_with_user, lambda connection, user_id: owned_by(connection, user_id)],
+    ids=["shared", "owned"],
+)
+def test_a_list_does_not_read_the_whole_school(services: Services, ask: Callable[..., Any]) -> None:
+    """SQLite goes by an index; PostgreSQL's plans at a million projects are in benchmarks/results."""
+
+    def plan(connection: Any) -> list[str]:
+        asked: list[tuple[str, Any]] = []
+        sa.event.listen(connection, "before_cursor_execute", lambda *seen: asked.append((seen[2], seen[3])))
+        ask(connection, "ada")
+        statement, values = asked[0]
+        return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+    steps = services.database.read(plan)
+    assert any("SEARCH projects" in step for step in steps)
+    assert not any("SCAN" in step for step in steps)

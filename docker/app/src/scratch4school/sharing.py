@@ -35,16 +35,17 @@ _SHARED_WITH_SEEN = _SHARED_WITH.join(
     user_groups,
     sa.and_(user_groups.c.group_id == groups.c.id, user_groups.c.user_id == sa.bindparam("seen_by")),
 )
+# By way of the user's groups: with EXISTS in place of IN, SQLite asked for every project of the school.
 _SHARED_WITH_USER = (
     sa.select(project_rows, users.c.username.label("owner_name"))
     .join(users, users.c.id == project_rows.c.owner_id)
     .where(
         project_rows.c.is_published,
         project_rows.c.owner_id != sa.bindparam("user_id"),
-        sa.exists().where(
-            project_groups.c.project_id == project_rows.c.id,
-            project_groups.c.group_id == user_groups.c.group_id,
-            user_groups.c.user_id == sa.bindparam("user_id"),
+        project_rows.c.id.in_(
+            sa.select(project_groups.c.project_id)
+            .join(user_groups, user_groups.c.group_id == project_groups.c.group_id)
+            .where(user_groups.c.user_id == sa.bindparam("user_id"))
         ),
     )
     .order_by(project_rows.c.updated_at.desc(), project_rows.c.id.desc())
