@@ -96,16 +96,16 @@ def grow(host: Host, database: str, first: int, last: int) -> None:
         {numbers} INSERT INTO projects (id, name, description, sb3_file_path, thumbnail_path, version, owner_id,
             created_at, updated_at, is_published)
           SELECT {ROW_IDS} - i, 'Project ' || i, 'Created on 2026-09-01', 'projects/row/' || i || '.sb3',
-            'thumbnails/row/' || i || '.png', 1, 'row-' || i / {PROJECTS_OF_ONE}, {moment}, {moment},
+            'thumbnails/row/' || i || '.png', 1, 'row-' || (i / {PROJECTS_OF_ONE}), {moment}, {moment},
             i % {SHARED_EVERY} = 0 FROM n;
         {numbers} INSERT INTO project_revisions (project_id, version, file_path, size, sha256, saved_by, created_at)
-          SELECT {ROW_IDS} - i, 1, 'projects/row/' || i || '.sb3', 65536, 'none', 'row-' || i / {PROJECTS_OF_ONE},
+          SELECT {ROW_IDS} - i, 1, 'projects/row/' || i || '.sb3', 65536, 'none', 'row-' || (i / {PROJECTS_OF_ONE}),
             {moment} FROM n;
         {numbers} INSERT INTO project_groups (project_id, group_id, published_at)
           SELECT {ROW_IDS} - i, {ROW_IDS} - i / {PROJECTS_OF_ONE} / {CLASS_SIZE}, {moment} FROM n
           WHERE i % {SHARED_EVERY} = 0;
         {numbers} INSERT INTO assets (id, asset_id, asset_type, data_format, size, md5, owner_id, file_path, created_at)
-          SELECT {ROW_IDS} - i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || i / {PROJECTS_OF_ONE},
+          SELECT {ROW_IDS} - i, 'row-' || i, 'costume', 'png', 16384, 'row-' || i, 'row-' || (i / {PROJECTS_OF_ONE}),
             'assets/row/' || i || '.png', {moment} FROM n;
         COMMIT;
         """,
