@@ -353,16 +353,26 @@ class TestCommand:
     """The command as it is typed, through the pages of a login."""
 
     def run(
-        self, folder: Path, *arguments: str, fault: str = "", meanwhile: Callable[..., Awaitable[None]] | None = None
+        self,
+        folder: Path,
+        *arguments: str,
+        fault: str = "",
+        meanwhile: Callable[..., Awaitable[None]] | None = None,
+        known_by: str = "--accounts",
     ) -> tuple[int, str]:
-        """Run scripts/classroom on a school of our own: its exit status and all that it said."""
-        (folder / "accounts.csv").write_text("".join(f"pupil{number},{PASSWORD}\n" for number in range(4)))
+        """Run scripts/classroom on a school of our own: its exit status and all that it said.
+
+        Pupils are `known_by` accounts or sessions; a session's id is the user's name in this school.
+        """
+        word = {"--accounts": PASSWORD}
+        names = [f"pupil{number}" for number in range(4)]
+        (folder / "known.csv").write_text("".join(f"{name},{word.get(known_by, name)}\n" for name in names))
 
         async def run() -> tuple[int, str]:
             async with FakeSchool(fault) as school:
                 process = await asyncio.create_subprocess_exec(
                     str(ROOT / "scripts" / "classroom"),
-                    *("--url", school.url, "--accounts", str(folder / "accounts.csv"), "--users", "4"),
+                    *("--url", school.url, known_by, str(folder / "known.csv"), "--users", "4"),
                     *("--devices", "0", "--large-share", "0", *arguments),
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.STDOUT,
@@ -387,9 +397,8 @@ class TestCommand:
         assert "\r" not in said
 
     def test_sessions_that_are_there_already_need_no_login(self, tmp_path: Path) -> None:
-        """A session's id is the user's name in this school; nobody of these has a password."""
-        (tmp_path / "sessions.csv").write_text("".join(f"guest{number},guest{number}\n" for number in range(4)))
-        status, said = self.run(tmp_path, "--seconds", "1", "--sessions", str(tmp_path / "sessions.csv"))
+        """Nobody is asked for a password."""
+        status, said = self.run(tmp_path, "--seconds", "1", known_by="--sessions")
         assert status == 0, said
         assert "log in" not in said
 
