@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _lab import plan as lab
+
 from . import backups, classroom, floors, growth, school, statements, verbs
 from .host import LAB, BenchmarkFailed, Host, play
 from .results import RESULTS, Results, machine
@@ -40,7 +42,7 @@ def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:
 
 
 def _verbs(options: argparse.Namespace, _host: Host, results: Results) -> None:
-    verbs.measure(results, options.quick)
+    verbs.measure(results, options.hosts[:1] if options.quick else options.hosts, 1 if options.quick else options.times)
 
 
 def _backups(options: argparse.Namespace, host: Host, results: Results) -> None:
@@ -71,6 +73,10 @@ def main(arguments: list[str] | None = None) -> int:
     # The empty list is what argparse looks for among the choices when no part is named.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="T", help="of a class; default: 10")
+    parser.add_argument(
+        "--hosts", type=_hosts, default=list(verbs.HOSTS), metavar="N,N", help="of the verbs, at once; default: 1,2,3"
+    )
+    parser.add_argument("--times", type=int, default=verbs.TIMES, metavar="N", help="of each verb; default: 5")
     parser.add_argument(
         "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
     )
@@ -103,6 +109,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"benchmarks: the figures are in {folder}")
     return 0
+
+
+def _hosts(text: str) -> list[int]:
+    counts = text.split(",")
+    if not all(count.isdecimal() and 1 <= int(count) <= lab.MOST_HOSTS for count in counts):
+        raise argparse.ArgumentTypeError(f"say numbers from 1 to {lab.MOST_HOSTS} with a comma, such as 1,2,3")
+    return [int(count) for count in counts]
 
 
 def _seconds(text: str) -> float:

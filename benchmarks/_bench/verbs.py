@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import variants
@@ -18,7 +19,7 @@ import variants
 from .host import LAB, ROOT, BenchmarkFailed, Host, play
 from .results import Results, Row
 
-MOST_HOSTS = 3
+HOSTS = (1, 2, 3)
 TIMES = 5
 # The rows that the table has; what is measured twice is the same verb under other circumstances.
 VERBS = ("deploy, nothing to do", "deploy, code only", "rollback", "restart", "backup", "drill")
@@ -30,37 +31,36 @@ PROFILE = {
 _TASK = re.compile(r"^(\S.*?) -+ ([\d.]+)s$", re.MULTILINE)
 SHOWN_TASKS = 4
 
-TIMES_TABLE, PROFILE_TABLE = "verbs: seconds, median of the runs", "verbs: where the time goes on one host"
+TIMES_TABLES, PROFILE_TABLE = "verbs: seconds, hosts at once: ", "verbs: where the time goes on one host"
 
 
-def measure(results: Results, quick: bool) -> None:
-    """Every verb, on one host, on two, on three."""
-    times = 1 if quick else TIMES
-    taken: dict[tuple[str, int], list[float]] = {}
-    profiles: dict[str, list[dict[str, float]]] = {}
-    for count in range(1, 2 if quick else MOST_HOSTS + 1):
+def measure(results: Results, counts: list[int], times: int) -> None:
+    """Every verb so many times, on each of these numbers of hosts at once."""
+    for count in counts:
         hosts = ready(count)
+        taken: dict[str, list[float]] = defaultdict(list)
+        profiles: dict[str, list[dict[str, float]]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             for number in range(times):
                 for verb, seconds, said in round_of_verbs(hosts, Path(folder), number):
-                    taken.setdefault((verb, count), []).append(seconds)
-                    if count == 1:
-                        profiles.setdefault(verb, []).append(tasks(said))
+                    taken[verb].append(seconds)
+                    profiles[verb].append(tasks(said))
                     print(f"  {count} hosts, {verb}: {seconds:.1f} s", flush=True)
-        results.table(TIMES_TABLE, [times_of(verb, count, taken) for verb in VERBS], f"Of {times} runs each.")
-    results.table(
-        PROFILE_TABLE, [profile(verb, profiles[verb]) for verb in VERBS], "Median seconds of the slowest tasks."
-    )
+        results.table(title(count), [times_of(verb, taken[verb]) for verb in VERBS])
+        if count == 1:
+            slowest = [profile(verb, profiles[verb]) for verb in VERBS]
+            results.table(PROFILE_TABLE, slowest, "Median seconds of the slowest tasks.")
 
 
-def times_of(verb: str, count: int, taken: dict[tuple[str, int], list[float]]) -> Row:
-    """The row of a verb: its median on one host and on as many more as were measured, and from least to most."""
-    row: Row = {"verb": verb}
-    for several in range(1, count + 1):
-        runs = taken[verb, several]
-        row[f"{several} host{'s' if several > 1 else ''}"] = round(statistics.median(runs), 1)
-        row[f"least to most, {several}"] = f"{min(runs):.1f} to {max(runs):.1f}"
-    return row
+def title(count: int) -> str:
+    """What the table of so many hosts is called."""
+    return f"{TIMES_TABLES}{count}"
+
+
+def times_of(verb: str, runs: list[float]) -> Row:
+    """The row of a verb."""
+    spread = {"median_s": statistics.median(runs), "least": min(runs), "most": max(runs)}
+    return {"verb": verb, **{name: round(seconds, 1) for name, seconds in spread.items()}, "runs": len(runs)}
 
 
 def ready(count: int) -> list[str]:
