@@ -44,7 +44,7 @@ def test_complete_environment(complete: dict[str, str]) -> None:
     assert settings.redirect_uri == "https://scratch.school.test/backend/authorize"
     assert settings.database.url.drivername == "postgresql+psycopg2"
     assert settings.secret_key.reveal() == KEY
-    assert (settings.keep_revisions, settings.server.workers, settings.server.threads) == (10, 2, 8)
+    assert (settings.keep_revisions, settings.server.workers, settings.server.threads) == (10, 3, 4)
     assert settings.oidc.scope == "openid profile uuid email groups"
     assert settings.accel_redirect is None
 
