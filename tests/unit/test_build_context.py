@@ -13,6 +13,8 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.build_context import BuildContextError, archive, context_files, digest, ignore_rules
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
@@ -177,3 +179,21 @@ def test_the_module_does_not_pack_itself(context: Path, run_module: Callable[...
     answer = run_module("build_context", path=str(context), dest=str(context / "context.tar"))
     assert answer["failed"]
     assert "pack itself" in answer["msg"]
+
+
+@pytest.mark.parametrize("image", sorted(path.parent.name for path in ROOT.glob("docker/*/Dockerfile")))
+def test_what_tools_leave_behind_is_in_no_context(image: str) -> None:
+    """A checkout in which the tests have run is the same release: what git ignores there, Docker ignores."""
+    folder = ROOT / "docker" / image
+    ignored, rules = (
+        (folder / name).read_text() if (folder / name).is_file() else "" for name in (".gitignore", ".dockerignore")
+    )
+    names = [
+        line.rstrip("/").replace("*", "some") for line in ignored.splitlines() if line and not line.startswith("#")
+    ]
+    assert [name for name in names if not any(rule.match(name) for rule in ignore_rules(rules))] == []
+
+
+def test_what_the_applications_tests_leave_is_ignored() -> None:
+    """Hypothesis hides its folder from git by itself, so nobody sees that it is there."""
+    assert ".hypothesis/" in (ROOT / "docker" / "app" / ".gitignore").read_text().splitlines()
