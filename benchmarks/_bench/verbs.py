@@ -65,7 +65,11 @@ def times_of(verb: str, runs: list[float]) -> Row:
 
 def ready(count: int) -> list[str]:
     """So many hosts, deployed as this checkout says."""
-    subprocess.run([LAB, "up", "--hosts", str(count)], check=True, stdout=subprocess.DEVNULL)
+    there = subprocess.run([LAB, "status"], capture_output=True, text=True, check=True).stdout.count(
+        "https://localhost:844"
+    )
+    if there < count:
+        subprocess.run([LAB, "up", "--hosts", str(count)], check=True, stdout=subprocess.DEVNULL)
     names = [Host(number).name for number in range(1, count + 1)]
     play(names, "deploy.yml")
     return names
