@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--hosts", type=_hosts, default=list(verbs.HOSTS), metavar="N,N", help="of the verbs, at once; default: 1,2,3"
     )
-    parser.add_argument("--times", type=int, default=verbs.TIMES, metavar="N", help="of each verb; default: 5")
+    parser.add_argument("--times", type=_times, default=verbs.TIMES, metavar="N", help="of each verb; default: 5")
     parser.add_argument(
         "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
     )
@@ -116,6 +116,12 @@ def _hosts(text: str) -> list[int]:
     if not all(count.isdecimal() and 1 <= int(count) <= lab.MOST_HOSTS for count in counts):
         raise argparse.ArgumentTypeError(f"say numbers from 1 to {lab.MOST_HOSTS} with a comma, such as 1,2,3")
     return [int(count) for count in counts]
+
+
+def _times(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError("say a whole number from 1 to 100, such as 5")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -36,7 +36,11 @@ class Results:
     def table(self, title: str, rows: list[Row], note: str = "") -> None:
         """Add a table, with a sentence below it that says how to read it."""
         # A part may be measured again by itself, at another moment and with other code.
-        measured = f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {self._machine['commit']}."
+        status = subprocess.run([LAB, "status"], capture_output=True, text=True, check=False).stdout
+        measured = (
+            f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {self._machine['commit']}, "
+            f"lab hosts up: {status.count('https://localhost:844')}."
+        )
         self._tables[title], self._notes[title] = rows, f"{note} {measured}".strip()
         print(f"\n{self._as_text(title)}\n", flush=True)
         self.write()
@@ -73,9 +77,6 @@ def machine(host: Host) -> dict[str, str]:
         "kernel": platform.release(),
         "file system": host.run(f"stat --file-system --format %T {FOLDER}").strip(),
         "driver": "on the same cores as the server",
-        "lab hosts up": str(
-            subprocess.run([LAB, "status"], capture_output=True, text=True).stdout.count("https://localhost:844")
-        ),
         "commit": commit.stdout.strip(),
         "PostgreSQL": host.sql("SHOW server_version"),
         "PgBouncer": host.console("SHOW VERSION").strip().rpartition("\n")[2],

@@ -144,7 +144,9 @@ class TestFigures:
         Results(tmp_path, MACHINE).table("one", [{"a": 3}])
         written = json.loads((tmp_path / "results.json").read_text())
         assert written["tables"] == {"one": [{"a": 3}], "two": [{"b": 2.0}]}
-        assert re.search(r"A note\. Measured .* UTC, abc1234\.", (tmp_path / "tables.txt").read_text())
+        assert re.search(
+            r"A note\. Measured .* UTC, abc1234, lab hosts up: \d\.", (tmp_path / "tables.txt").read_text()
+        )
         assert capsys.readouterr().out.count("one\n") == 2
 
     def test_every_plot_has_a_table_of_its_name(self) -> None:
