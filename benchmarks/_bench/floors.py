@@ -34,9 +34,11 @@ PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
 ASSET = "\\set asset random(1, 9000000000000000)"
 SECRET = "/etc/scratch4school/app/database_password"
 
-OPERATIONS, WASTE, DOWNLOADS = (
+PARTS = ("proxy", "app", "pooler", "database", "all")
+
+OPERATIONS, BY_PART, DOWNLOADS = (
     "floors: milliseconds of CPU and of time, one client",
-    "floors: where our CPU is more than the floor's",
+    "floors: our CPU by part, and how much of it is above the floor's",
     "floors: downloads, bytes per second of nginx's own",
 )
 
@@ -54,7 +56,7 @@ class Operation:
 def measure(host: Host, results: Results, seconds: float) -> None:
     """Every operation beside its floors; then downloads at full speed."""
     rows: list[Row] = []
-    waste: list[Row] = []
+    by_part: list[Row] = []
     with host.standing(**WAYS[WAY]):
         school.log_everybody_in(host, "pooled")
         projects = {size: make_project(host, megabytes) for size, megabytes in SIZES.items()}
@@ -65,9 +67,9 @@ def measure(host: Host, results: Results, seconds: float) -> None:
         shape = (f"--workers={OURS['workers']}", f"--threads={OURS['threads']}")
         host.script("stand.py", "floors", *shape, f"--bodies={shlex.quote(json.dumps(told))}")
         for operation in measured:
-            row, above = one(host, operation, seconds)
+            row, parts = one(host, operation, seconds)
             rows.append(row)
-            waste.append(above)
+            by_part.append(parts)
             print(f"  {operation.name}: {row['ours_cpu']} ms of CPU, floor {row['floor_cpu']}", flush=True)
         results.table(
             OPERATIONS,
@@ -76,11 +78,15 @@ def measure(host: Host, results: Results, seconds: float) -> None:
             "PgBouncer, and the files.",
         )
         results.table(
-            WASTE,
-            waste,
-            "ms of CPU above the floor by part; what is left of the application is Flask, SQLAlchemy and ours.",
+            BY_PART,
+            by_part,
+            "ms of CPU; what is above the floor in the application is Flask, SQLAlchemy and ours.",
         )
-        results.table(DOWNLOADS, downloads(host, projects, seconds))
+        results.table(
+            DOWNLOADS,
+            downloads(host, projects, seconds),
+            "In “nginx+gunicorn” a gunicorn that asks nobody says which file to send. Shares are of nginx alone.",
+        )
 
 
 def make_project(host: Host, megabytes: float) -> tuple[int, str]:
@@ -139,7 +145,7 @@ def operations(host: Host, projects: dict[str, tuple[int, str]]) -> tuple[list[O
 
 
 def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
-    """An operation and its floors; the row of the table, and where our CPU is more than the floor's."""
+    """An operation and its floors; the row of the table, and that of our CPU by part."""
     sent = sent_by(host, operation)
     with Meter(host) as meter:
         work: dict[str, Callable[[], Cost]] = {
@@ -173,10 +179,13 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
         "ratio_ms": round(ours["ms"] / total["ms"], 2),
         "ratio_cpu": round(ours["all"] / total["all"], 2),
     }
-    above: Row = {"operation": operation.name}
-    for part in ("proxy", "app", "pooler", "database", "all"):
-        above[part] = round(ours[part] - floor[part] - pooled[part] - files[part], 2)
-    return row, above
+    above = {part: ours[part] - floor[part] - pooled[part] - files[part] for part in PARTS}
+    by_part: Row = {
+        "operation": operation.name,
+        **{part: round(ours[part], 2) for part in PARTS},
+        **{f"{part} above": round(above[part], 2) for part in PARTS},
+    }
+    return row, by_part
 
 
 def cost(meter: Meter, took: Took) -> Cost:
@@ -265,33 +274,32 @@ def pgbench(host: Host, meter: Meter, sent: list[statements.Statement], seconds:
 
 
 def downloads(host: Host, projects: dict[str, tuple[int, str]], seconds: float) -> list[Row]:
-    """Several at once: our way, with its question whether they may, beside nginx sending the very file."""
+    """Several at once: our way, with its question whether they may, beside less and less of it.
+
+    What is left out first is what the question costs us, and then that there is a question: nginx sends the very file.
+    """
     sender, rows = Sender(school.session(0)), []
     for size, (number, path) in projects.items():
-        ways: dict[str, Callable[[], Took]] = {
-            "ours": lambda number=number: again(
-                host.url, lambda *_: sender.get(f"projects/{number}/download"), seconds, DOWNLOADERS
-            ),
-            "nginx": lambda path=path: again(
-                host.floor_url, lambda *_: Request("GET", f"/static/{path}"), seconds, DOWNLOADERS
-            ),
+        asked = {
+            "ours": (host.url, sender.get(f"projects/{number}/download")),
+            "nginx+gunicorn": (host.floor_url, Request("GET", f"/backend/x?file=/_uploads/{path}")),
+            "nginx": (host.floor_url, Request("GET", f"/static/{path}")),
         }
-        taken: dict[str, list[tuple[float, Cost]]] = {name: [] for name in ways}
+        taken: dict[str, list[tuple[float, Cost]]] = {name: [] for name in asked}
         with Meter(host) as meter:
-            for name in [*ways, *reversed(ways)]:
-                took = ways[name]()
+            for name in [*asked, *reversed(asked)]:
+                url, request = asked[name]
+                took = again(url, lambda *_, request=request: request, seconds, DOWNLOADERS)
                 taken[name].append((took.per_second * len(took.answer) / 1e6, cost(meter, took)))
-        rates = {name: sum(rate for rate, _ in both) / 2 for name, both in taken.items()}
+        rates = {name: sum(rate for rate, _ in both) / len(both) for name, both in taken.items()}
         cpu = {name: between(*(each for _, each in both))["all"] for name, both in taken.items()}
         rows.append(
             {
                 "size": size,
-                "ours_MB/s": round(rates["ours"], 1),
-                "nginx_MB/s": round(rates["nginx"], 1),
-                "share": round(rates["ours"] / rates["nginx"], 2),
-                "ours_cpu_ms": round(cpu["ours"], 2),
-                "nginx_cpu_ms": round(cpu["nginx"], 2),
-                "share by CPU": round(cpu["nginx"] / cpu["ours"], 2),
+                **{f"{name}_MB/s": round(rate, 1) for name, rate in rates.items()},
+                **{f"{name}_cpu_ms": round(milliseconds, 2) for name, milliseconds in cpu.items()},
+                **{f"{name}_%": round(100 * rates[name] / rates["nginx"]) for name in ("ours", "nginx+gunicorn")},
+                "ours by CPU, %": round(100 * cpu["nginx"] / cpu["ours"]),
             }
         )
     return rows
