@@ -156,6 +156,11 @@ def test_what_passes_the_check_starts(deployed: str) -> None:
         f"{name} = {key.default}\n" for name, key in KEYS.items() if key.default and name != "service_name"
     )
     files["defaults.ini"] = f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{settings}"
+    # What other people write, and what PgBouncer is content with.
+    other = "".join(f"{name} = 2\n" for name, key in KEYS.items() if key.kind == "boolean")
+    other += "verbose = 10\nmin_pool_size = 30\nauth_query = SELECT a,\tb FROM c\nauth_type = MD5\n; \u2028\r\n"
+    files["other.ini"] = f"[databases]\na = min_pool_size=5 pool_size=3\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{other}"
+    assert [finding for finding in check(read_ini(files["other.ini"])) if finding.error] == []
     assert {name: outcome for name, outcome in tried(files).items() if outcome != "up"} == {}
 
 
@@ -175,6 +180,13 @@ def test_what_the_check_refuses_does_not_start(deployed: str) -> None:
         },
         "syntax.ini": "[databases]\n[pgbouncer]\nlisten_addr\n",
         "quoted.ini": '[databases]\n"a b" = host=c\n[pgbouncer]\nlisten_addr = 127.0.0.1\n',
+        "comment.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1   # all\n",
+        "address.ini": '[databases]\n[pgbouncer]\nlisten_addr = "127.0.0.1"\n',
+        "number.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\nmax_client_conn = 5 ; few\n",
+        "blank.ini": "[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\npool_mode = session\u00a0\n",
+        "nothing.ini": "[databases]\na = host=b\n",
+        "mark.ini": "\ufeff[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\n",
+        "glued.ini": "[databases]\na = connect_query='b'host=c\n[pgbouncer]\nlisten_addr = 127.0.0.1\n",
     }
     assert all(any(finding.error for finding in check(read_ini(text))) for text in files.values())
     assert {name for name, outcome in tried(files).items() if outcome == "up"} == set()

@@ -115,7 +115,7 @@ def test_every_setting_can_be_given(name: str) -> None:
         ({"stats_users": "monitor"}, "must be a list of names"),
         ({"stats_users": ["a, b"]}, "without blanks and commas"),
         ({"auth_file": "/x\nadmin_users = me"}, "text must be one line"),
-        ({"min_pool_size": 30}, "never holds more than default_pool_size, 20"),
+        ({"auth_query": "SELECT 1 "}, "has blanks around it"),
         ({"client_tls_sslmode": "require"}, "needs client_tls_cert_file and client_tls_key_file"),
         ({"server_tls_sslmode": "verify-full"}, "needs server_tls_ca_file"),
         ({"databases": {}}, "needs “databases”"),

@@ -68,7 +68,10 @@ default_pool_size = 0x14
 server_idle_timeout = 30.5
 admin_users = root, postgres,root
 ignore_startup_parameters = extra_float_digits,options
-unix_socket_mode = 777
+unix_socket_mode = 0777
+verbose = 10
+tcp_defer_accept = 45
+min_pool_size = 30
 """,
     "container": """\
 #pgbouncer.ini
@@ -109,6 +112,14 @@ auth_query = SELECT usename, passwd FROM user_search($1)
 track_extra_parameters = IntervalStyle, search_path
 server_check_query =
 """,
+    "by a program": """\
+[databases]\r
+a = pool_size=3 min_pool_size=5 user=u
+b = auth_query='SELECT u,\tp FROM f($1)'\r
+[pgbouncer]\r
+logfile =  /l\u00a0\r
+job_name = a\u2028b\u0085c
+""",
 }
 
 
@@ -131,6 +142,7 @@ def test_the_values_are_what_pgbouncer_understands() -> None:
         30.5,
     )
     assert (pooler["admin_users"], pooler["unix_socket_mode"]) == (["postgres", "root"], "0777")
+    assert (pooler["verbose"], pooler["tcp_defer_accept"]) == (10, True)
     databases = read_ini(FOUND["packaged"]).values["databases"]
     assert databases["shop"]["password"] == "it's a secret"
     assert databases["shop"]["reserve_pool_size"] == 2
@@ -141,11 +153,21 @@ def test_the_values_are_what_pgbouncer_understands() -> None:
     ("line", "number", "sentence"),
     [
         ("pool_mod = session", 3, "there is no setting “pool_mod” in [pgbouncer]; did you mean “pool_mode”?"),
+        ("AUTH_TYPE = md5", 3, "did you mean “auth_type”?"),
+        ("transaction_timeout = 5", 3, "there is no setting “transaction_timeout” in [pgbouncer]; versions after 1.24"),
         ("pool_mode session", 3, "“pool_mode session” is no setting; write a name, “=” and a value."),
         ("pool_mode = sessions", 3, "did you mean “session”?"),
         ("max_client_conn = 1k", 3, "must be a whole number"),
         ("max_client_conn = 0100", 3, "a leading 0 makes another number"),
         ("listen_port = 65536", 3, "between 1 and 65535"),
+        ("listen_port = ${PORT}", 3, "must be a whole number. It holds a placeholder such as ${…} or {{ … }}"),
+        ("listen_port = 6432   ; as ever", 3, "must be a whole number. It holds what looks like a comment"),
+        ("listen_addr = *   # all", 3, "listen_addr holds what looks like a comment; PgBouncer knows comments only on"),
+        ('listen_addr = "*"', 3, "listen_addr stands in quotation marks, which are a part of it to PgBouncer"),
+        ("unix_socket_mode = 777", 3, "for PgBouncer that is a decimal number; write 0777"),
+        ("track_extra_parameters = IntervalStyle search_path", 3, "without blanks and commas"),
+        ("pool_mode = session\u00a0", 3, "must be one of session, transaction, statement"),
+        ("auth_query = a\rb", 3, "must be one line without control characters"),
         ("query_wait_timeout = soon", 3, "must be a number of seconds"),
         ("log_stats = yes", 3, "must be 0 or 1"),
         ("[pgbounce]", 3, "there is no section “pgbounce”; did you mean “pgbouncer”?"),
@@ -155,6 +177,13 @@ def test_the_values_are_what_pgbouncer_understands() -> None:
         ("[databases]\nx = hots=a", 4, "there is no setting “hots” in [databases]; did you mean “host”?"),
         ("[databases]\nx = connect_query='a", 4, "do not close"),
         ("[databases]\nx = y", 4, "“y” should be a name, “=” and a value."),
+        ("[databases]\nx = host=a # b", 4, "what follows host should be a name, “=” and a value; a value with blanks"),
+        ("[databases]\nx = host=a # b", 4, "The line holds what looks like a comment"),
+        ("[databases]\nx = host=a\tport=1", 4, "there is a tab in the value of host"),
+        ("[databases]\nx = connect_query='a'host=b", 4, "after the quotation marks of connect_query"),
+        ("[databases]\nlisten_addr = b", 4, "listen_addr is a setting of [pgbouncer], but stands in [databases]"),
+        ("[databases]\na* = host=b", 4, "“a*” is no name; only “*” by itself stands for all others"),
+        ("[databases]\n = host=b", 4, "“” is no name"),
         ('[databases]\n"x" = host=a', 4, "is no setting"),
         ("[databases]\npgbouncer = host=a", 4, "taken by PgBouncer's own console"),
         ("[peers]\na = host=b", 4, "must be a number from 1 to 16383"),
@@ -168,7 +197,7 @@ def test_a_mistake_has_a_line_and_a_sentence(line: str, number: int, sentence: s
     def include(name: str) -> str:
         raise FileNotFoundError(2, "No such file or directory")
 
-    findings = check(read_ini(f"[pgbouncer]\nlisten_addr = *\n{line}\n", "x.ini", include))
+    findings = check(read_ini(f"[pgbouncer]\nlog_stats = 1\n{line}\n", "x.ini", include))
     errors = [finding for finding in findings if finding.error]
     assert [(finding.file, finding.line) for finding in errors] == [("x.ini", number)]
     assert sentence in errors[0].text
@@ -205,13 +234,25 @@ SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
         ("client_tls_sslmode = require", {}, True, "needs client_tls_cert_file and client_tls_key_file"),
         ("server_tls_sslmode = verify-full", {}, True, "needs server_tls_ca_file"),
         ("server_tls_key_file = /k", {}, True, "need each other"),
-        ("min_pool_size = 30", {}, True, "never holds more than default_pool_size, 20"),
+        ("min_pool_size = 30", {}, False, "never holds more than default_pool_size, 20"),
+        (
+            "min_pool_size = 5\n[databases]\nx = pool_size=3",
+            {},
+            False,
+            "“x” is 5, but its pool never holds more than 3",
+        ),
         ("auth_type = hba", {}, True, "needs auth_hba_file"),
         ("auth_type = any", {}, True, "needs a user for the database “school”"),
         ("auth_type = cert", {}, True, "without a certificate nobody comes in"),
         (f"auth_type = cert\n{TLS}client_tls_sslmode = verify-ca", {}, True, "needs client_tls_sslmode verify-full"),
         ("reserve_pool_size = 5", {"max_connections": 24}, True, "25 for “school” = 25 server connections"),
         ("max_client_conn = 1000", {"open_files": 1019}, True, "1020 connections, but PgBouncer may have 1019"),
+        (
+            "max_client_conn = 1000",
+            {"open_files": 1019, "open_files_known": False},
+            False,
+            "1020 connections, but PgBouncer may have 1019",
+        ),
         ("", {"users": {"a": "md5" + "0" * 32}}, True, "“a” has an MD5 hash in userlist.txt"),
         ("[databases]\nx = user=a", {"users": {"a": SCRAM}}, True, "the user “a” of “x” has a SCRAM secret"),
         ("[databases]\nx = user=b", {"users": {"a": SCRAM}}, False, "the user “b” of “x” is not in userlist.txt"),
@@ -227,6 +268,18 @@ SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
         ("max_client_conn = 10", {}, False, "fewer than the 20 server connections"),
         ("auth_file =", {}, False, "neither auth_file nor auth_user"),
         ("verbose = 2", {}, False, "into the log"),
+        ("log_stats = 2", {}, False, "log_stats is 2, which is not 0 and so the same as 1 to PgBouncer"),
+        ("server_check_query = SELECT 1 # light", {}, False, "server_check_query holds what looks like a comment"),
+        ("auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename=$1", {}, False, "CVE-2025-2291"),
+        (
+            "[databases]\nx = auth_query='SELECT a, b FROM pg_shadow'",
+            {},
+            False,
+            "“x”: auth_query does not ask for VALID",
+        ),
+        ("[databases]\nx = host=a host=b", {}, False, "host of “x” is given twice; the last counts"),
+        ("[databases]\nx = user=${USER}", {}, False, "user of “x” holds a placeholder"),
+        ('[databases]\nx = password="a"', {}, False, "password of “x” stands in quotation marks"),
     ],
 )
 def test_what_contradicts_itself_or_is_unwise(more: str, around: dict[str, Any], error: bool, sentence: str) -> None:
@@ -236,13 +289,31 @@ def test_what_contradicts_itself_or_is_unwise(more: str, around: dict[str, Any],
     assert [finding.error for finding in findings] == [error]
 
 
+def test_what_is_well_is_not_complained_of() -> None:
+    """Whoever says in another place what a rule asks for: users by query, a mode for each database, expiry."""
+    session = "pool_mode = transaction\nidle_transaction_timeout = 60\nserver_reset_query = DISCARD ALL\n"
+    query = "auth_query = SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_shadow\n"
+    one = BASE.replace("host=a", "host=a auth_user=u pool_mode=session").replace("auth_file = ", "; ")
+    assert check(read_ini(one + session + query)) == []
+    assert "is not used" in " ".join(map(str, check(read_ini(BASE + session))))
+
+
+@pytest.mark.parametrize("text", ["", "[databases]\na = host=b\n", "\ufeff[databases]\n[pgbouncer]\n"])
+def test_a_file_that_pgbouncer_cannot_begin_with(text: str) -> None:
+    """Without its own section, or with a mark before the first: one sentence, and no other that follows from it."""
+    (error,) = (finding for finding in check(read_ini(text)) if finding.error)
+    assert ("byte order mark" if text.startswith("\ufeff") else "no section [pgbouncer]") in error.text
+
+
 def test_no_secret_is_told() -> None:
     """Neither of a userlist that is broken, nor of a database, nor of a difference."""
     users, findings = read_userlist('"a" "canary"\nb canary\n"a" "canary2"\n')
     assert users == {"a": "canary2"}
     before, after = (read_ini(f"[databases]\na = password={word} hots=x\n") for word in ("canary", "canary2"))
     told = [*map(str, findings), *map(str, check(after, Circumstances(users))), *map(str, changes(before, after))]
-    assert len(told) > 4
+    cut = read_ini("[databases]\na = password=a canary host=b\nb = password=' canary'\nc = password='a' canary=b\n")
+    told += [*map(str, check(cut)), *map(str, check_intent({"databases": {"a": {"password": "canary\n"}}}, "i", {}))]
+    assert len(told) > 8
     assert "canary" not in " ".join(told)
 
 
@@ -408,9 +479,43 @@ def test_the_script_imports_and_renders_again(tmp_path: Path) -> None:
     assert (
         "listen_port: 6432 → 6433 (needs a restart)" in run_script("render", intent, "--out", tmp_path / "out").stdout
     )
-    ini.write_text("[databases\n")
-    refused = run_script("import", ini)
-    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    ini.write_text("[databases\n[pgbouncer]\nauth_type = any\n[peers]\n0 = host=a\n")
+    assert run_script("import", ini).stderr.splitlines() == [
+        f"{ini}:1: error: the section “[databases” has no closing “]”.",
+        f"{ini}:5: error: the peer “0” must be a number from 1 to 16383.",
+        "pgbouncer-config: nothing was imported; errors: 2.",
+    ]
+
+
+def test_comments_arrive_as_comments(tmp_path: Path) -> None:
+    """All of them, where a line ends for YAML and not for PgBouncer, too, and those below the last setting."""
+    ini, intent = tmp_path / "a.ini", tmp_path / "intent.yml"
+    strange = [f"; {mark}max_db_connections: 7" for mark in ("\u2028", "\u0085", "\r", "\f", "\x1b")]
+    lines = ["[databases]", "; of none", "[pgbouncer]", *strange, "verbose = 1", "; again", "verbose = 0", "; the end"]
+    ini.write_text("\n".join(lines), newline="")
+    assert run_script("import", ini, "--out", intent).returncode == 0
+    text = intent.read_text()
+    assert yaml.safe_load(text) == {"defaults": "pgbouncer", "verbose": 0}
+    assert [text.count(words) for words in ("# of none\n", "max_db_connections", "# again\n")] == [1, 5, 1]
+    assert text.endswith("verbose: 0\n# the end\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("import", "a.ini", "--out", "nowhere/x.yml"), "There is no folder nowhere; make it first."),
+        (("import", "a.ini", "--out", "."), ". is a folder; name a file."),
+        (("check", "latin.ini"), "latin.ini is not text in UTF-8, first in line 2; save it as that."),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_written(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    """One sentence, with what was typed."""
+    (tmp_path / "a.ini").write_text("[pgbouncer]\n")
+    (tmp_path / "latin.ini").write_bytes(b"[pgbouncer]\n; Gr\xfc\xdfe\n")
+    refused = subprocess.run(
+        [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (refused.returncode, refused.stderr) == (1, f"pgbouncer-config: {sentence}\n")
 
 
 def test_what_is_recommended_for_two_cores_is_what_a_deploy_takes() -> None:

@@ -20,12 +20,14 @@ class Circumstances:
     :param userlist: the userlist's file.
     :param max_connections: connections that PostgreSQL accepts, those reserved for superusers already taken off.
     :param open_files: file descriptors that PgBouncer may have.
+    :param open_files_known: whether that is known, and not only the limit of the machine that checks.
     """
 
     users: Mapping[str, str] | None = None
     userlist: str = "userlist.txt"
     max_connections: int | None = None
     open_files: int | None = None
+    open_files_known: bool = True
 
 
 def check(configuration: Configuration, circumstances: Circumstances | None = None) -> list[Finding]:
@@ -109,7 +111,6 @@ def contradictions(configuration: Configuration) -> list[Finding]:
     client_tls, server_tls, auth = said["client_tls_sslmode"], said["server_tls_sslmode"], said["auth_type"]
     verified = ("verify-ca", "verify-full")
     certificate = said["client_tls_cert_file"] and said["client_tls_key_file"]
-    smallest, largest = said.number("min_pool_size"), said.number("default_pool_size")
     rules = (
         (
             client_tls != "disable" and not certificate,
@@ -132,11 +133,6 @@ def contradictions(configuration: Configuration) -> list[Finding]:
             "server_tls_cert_file and server_tls_key_file need each other.",
         ),
         (
-            smallest > largest,
-            "min_pool_size",
-            f"min_pool_size is {smallest}, but a pool never holds more than default_pool_size, {largest}.",
-        ),
-        (
             not said["listen_addr"] and not said["unix_socket_dir"],
             "listen_addr",
             "there is neither listen_addr nor unix_socket_dir, so nobody can connect.",
@@ -155,13 +151,10 @@ def contradictions(configuration: Configuration) -> list[Finding]:
     for key, problem in _tls_words(said):
         said.find(problem, key)
     for name, given in configuration.values["databases"].items():
-        size, least = given.get("pool_size", largest), given.get("min_pool_size", 0)
         if name == "pgbouncer":
             said.find_named("the database name “pgbouncer” is taken by PgBouncer's own console.", "databases", name)
         if auth == "any" and "user" not in given:
             said.find_named(f"auth_type any needs a user for the database “{name}”.", "databases", name)
-        if isinstance(size, (int, float)) and isinstance(least, int) and least > size:
-            said.find_named(f"min_pool_size of “{name}” is above its pool's size, {size}.", "databases", name)
     for name, given in configuration.values["peers"].items():
         if not name.isdecimal() or not 0 < int(name) <= KEYS["peer_id"].high:
             said.find_named(f"the peer “{name}” must be a number from 1 to {KEYS['peer_id'].high}.", "peers", name)
@@ -200,6 +193,7 @@ def _room(configuration: Configuration, around: Circumstances) -> list[Finding]:
             f"{said['max_client_conn']} clients and {servers} servers are {files} connections, but PgBouncer may have "
             f"{around.open_files} open files; raise the limit (ulimit -n, LimitNOFILE=) or lower max_client_conn.",
             "max_client_conn",
+            error=around.open_files_known,
         )
     if said.number("max_client_conn") < servers:
         said.find(
@@ -215,7 +209,8 @@ def _secrets(configuration: Configuration, around: Circumstances) -> list[Findin
     """Give what does not go together in the userlist. No secret is told."""
     said = _Said(configuration)
     wants_passwords = said["auth_type"] in ("md5", "scram-sha-256", "plain")
-    if wants_passwords and not said["auth_file"] and not said["auth_user"]:
+    asks = said["auth_user"] or any(given.get("auth_user") for given in configuration.values["databases"].values())
+    if wants_passwords and not said["auth_file"] and not asks:
         said.find("there is neither auth_file nor auth_user, so nobody comes in.", "auth_type", error=False)
     if around.users is None:
         return said.findings
@@ -250,24 +245,31 @@ def _secrets(configuration: Configuration, around: Circumstances) -> list[Findin
 def _unwise(configuration: Configuration) -> list[Finding]:
     """Give what is legal and, for an application behind it, seldom meant."""
     said = _Said(configuration)
-    auth, mode, reset = said["auth_type"], said["pool_mode"], said["server_reset_query"]
-    shared = mode in ("transaction", "statement")
-    ignored = said["ignore_startup_parameters"]
+    auth, reset, ignored = said["auth_type"], said["server_reset_query"], said["ignore_startup_parameters"]
+    databases = configuration.values["databases"]
+    # Databases and users may have a mode of their own; without any the pooler's is all there is.
+    modes = {given.get("pool_mode", said["pool_mode"]) for given in databases.values()} or {said["pool_mode"]}
+    modes |= {given["pool_mode"] for given in configuration.values["users"].values() if "pool_mode" in given}
+    shared = not modes.isdisjoint(("transaction", "statement"))
+    smallest, largest = said.number("min_pool_size"), said.number("default_pool_size")
     rules = (
         (
-            not configuration.values["databases"],
+            not databases,
             "listen_addr",
             "there is no database, so nobody can connect to anything but the console.",
         ),
         (auth in ("trust", "any"), "auth_type", f"auth_type {auth} lets in whoever reaches it."),
         (auth == "plain", "auth_type", "auth_type plain sends passwords as they are."),
         (
-            mode == "statement",
+            "statement" in modes,
             "pool_mode",
             "pool_mode statement refuses every transaction of more than one statement.",
         ),
         (
-            shared and "server_reset_query" in configuration.pooler and reset and not said["server_reset_query_always"],
+            "session" not in modes
+            and "server_reset_query" in configuration.pooler
+            and reset
+            and not said["server_reset_query_always"],
             "server_reset_query",
             "server_reset_query is not used in transaction mode; clients must not keep anything in their session.",
         ),
@@ -277,7 +279,7 @@ def _unwise(configuration: Configuration) -> list[Finding]:
             "server_reset_query_always costs a round trip per transaction, and hides that clients use their session.",
         ),
         (
-            not shared and not reset,
+            "session" in modes and not reset,
             "server_reset_query",
             "without server_reset_query the next client of a session gets what the last one left in it.",
         ),
@@ -311,9 +313,32 @@ def _unwise(configuration: Configuration) -> list[Finding]:
             "query_timeout",
             "query_timeout breaks connections; PostgreSQL's statement_timeout ends the statement alone.",
         ),
+        (
+            smallest > largest,
+            "min_pool_size",
+            f"min_pool_size is {smallest}, but a pool never holds more than default_pool_size, {largest}.",
+        ),
         (said.number("verbose"), "verbose", "verbose writes statements, and what is in them, into the log."),
     )
     for applies, key, sentence in rules:
         if applies:
             said.find(sentence, key, error=False)
+    expired = (
+        "auth_query does not ask for VALID UNTIL: passwords that have run out still open the door (CVE-2025-2291)."
+    )
+    if _forgets_expiry(said["auth_query"]):
+        said.find(expired, "auth_query", error=False)
+    for name, given in databases.items():
+        size, least = given.get("pool_size", largest), given.get("min_pool_size", smallest)
+        if isinstance(size, (int, float)) and isinstance(least, (int, float)) and least > size and given:
+            text = f"min_pool_size of “{name}” is {least}, but its pool never holds more than {size}."
+            said.find_named(text, "databases", name, error=False)
+        if _forgets_expiry(given.get("auth_query")):
+            said.find_named(f"“{name}”: {expired}", "databases", name, error=False)
     return said.findings
+
+
+def _forgets_expiry(query: object) -> bool:
+    """Say whether a query reads passwords from PostgreSQL's own tables and not until when they hold."""
+    text = str(query or "").lower()
+    return ("pg_shadow" in text and "valuntil" not in text) or ("pg_authid" in text and "rolvaliduntil" not in text)

@@ -28,6 +28,7 @@ class Key:
     :param low: smallest number accepted.
     :param high: largest number accepted.
     :param choices: the words accepted, for `choice`.
+    :param separators: what stands between two names, for `names`.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Key:
     low: float = 0
     high: float = MOST
     choices: tuple[str, ...] = ()
+    separators: str = ", \t"
 
 
 def _number(default: int, low: int = 0, high: int = MOST, *, reload: bool = True) -> Key:
@@ -58,8 +60,8 @@ def _text(default: str = "", *, reload: bool = True) -> Key:
     return Key("text", default, reload)
 
 
-def _names(default: str = "", *, reload: bool = True) -> Key:
-    return Key("names", default, reload)
+def _names(default: str = "", *, reload: bool = True, separators: str = ", \t") -> Key:
+    return Key("names", default, reload, separators=separators)
 
 
 # Section [pgbouncer].
@@ -84,7 +86,7 @@ KEYS: dict[str, Key] = {
     "max_user_connections": _number(0),
     "max_user_client_connections": _number(0),
     "server_round_robin": _boolean(0),
-    "track_extra_parameters": _names("IntervalStyle", reload=False),
+    "track_extra_parameters": _names("IntervalStyle", reload=False, separators=","),
     "ignore_startup_parameters": _names(),
     "peer_id": _number(0, 0, 16383),
     "disable_pqexec": _boolean(0, reload=False),
@@ -114,7 +116,7 @@ KEYS: dict[str, Key] = {
     "log_disconnections": _boolean(1),
     "log_pooler_errors": _boolean(1),
     "log_stats": _boolean(1),
-    "verbose": Key("integer", "", high=3),
+    "verbose": Key("integer"),
     # Console
     "admin_users": _names(),
     "stats_users": _names(),
@@ -220,6 +222,9 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "users": USER_KEYS,
     "peers": PEER_KEYS,
 }
+
+# Versions after this one know these.
+LATER = ("transaction_timeout", "query_wait_notify", "scram_iterations", "target_session_attrs")
 
 # The reserve of one database is called otherwise in files for versions before 1.24, which knew no other name for it.
 OLD_NAMES = {"databases": {"reserve_pool": "reserve_pool_size"}}

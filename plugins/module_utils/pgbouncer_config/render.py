@@ -42,7 +42,7 @@ def _text(settings: list[Line], sections: Mapping[str, Mapping[str, list[tuple[s
             text += f"\n[{section}]\n" + "".join(_named(section, sections))
     text += "\n[pgbouncer]\n"
     for line in settings:
-        text += f"; {line.why}\n{line.key} = {line.value}".rstrip() + "\n"
+        text += f"; {line.why}\n{line.key} = {line.value}".rstrip(" ") + "\n"
     return text
 
 
@@ -50,7 +50,7 @@ def _named(section: str, sections: Mapping[str, Mapping[str, list[tuple[str, str
     spelling = SPELLING.get(section, {})
     for name, pairs in sections[section].items():
         written = " ".join(f"{spelling.get(key, key)}={_connection_value(value)}" for key, value in pairs)
-        yield f"{name} = {written}".rstrip() + "\n"
+        yield f"{name} = {written}".rstrip(" ") + "\n"
 
 
 def _connection_value(value: str) -> str:

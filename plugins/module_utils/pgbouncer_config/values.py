@@ -6,7 +6,15 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from .keys import Key
+from .keys import LATER, VERSION, Key
+
+# What C's isspace() takes for a blank, as PgBouncer does; Python knows many more.
+BLANKS = " \t\n\v\f\r"
+# A comment to whoever wrote it, and to PgBouncer a part of the value.
+_COMMENT = re.compile(r"(?:^|[ \t])[#;]")
+# As C reads it; 0 before other digits makes it octal.
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})|0[xX][0-9a-fA-F]{1,15}")
+_PLACEHOLDER = re.compile(r"\$\{|\{\{")
 
 
 class PgbouncerConfigError(ValueError):
@@ -15,7 +23,9 @@ class PgbouncerConfigError(ValueError):
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """Say which known name was probably meant, as the end of a sentence; empty when nothing is near."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    if name in LATER:
+        return f"; versions after {VERSION} know it."
+    matches = difflib.get_close_matches(str(name).lower(), list(known), n=1, cutoff=0.6)
     return f"; did you mean “{matches[0]}”?" if matches else ""
 
 
@@ -108,9 +118,28 @@ def _names(name: str, value: object) -> str:
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise PgbouncerConfigError(f"{name} is {quoted(value)}, but it must be text.")
-    if re.search(r"[\x00-\x1f]", value) or value != value.strip():
-        raise PgbouncerConfigError(f"{name} is {quoted(value)}, but text must be one line without blanks around it.")
+    # Not shown, for it may be a password.
+    if value != value.strip(BLANKS):
+        raise PgbouncerConfigError(f"{name} has blanks around it; leave them out.")
+    if re.search(r"[\x00-\x08\x0a-\x1f]", value):
+        raise PgbouncerConfigError(f"{name}: text must be one line without control characters.")
     return value
+
+
+def taken_literally(text: str, *, to_line_end: bool = True) -> str:
+    """Say what of a text PgBouncer takes as it stands and whoever wrote it hardly meant so; empty when nothing is.
+
+    The sentence goes on after the setting's name, and holds nothing of the text, which may be secret.
+
+    :param to_line_end: whether the text is all that follows on its line.
+    """
+    if _PLACEHOLDER.search(text):
+        return "holds a placeholder such as ${…} or {{ … }}, which PgBouncer takes as it stands; fill it in first."
+    if to_line_end and _COMMENT.search(text):
+        return "holds what looks like a comment; PgBouncer knows comments only on lines of their own."
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+        return "stands in quotation marks, which are a part of it to PgBouncer; leave them out."
+    return ""
 
 
 def understood(name: str, key: Key, text: str) -> object:
@@ -120,23 +149,24 @@ def understood(name: str, key: Key, text: str) -> object:
     """
     value: object = text
     if key.kind == "boolean":
-        value = {"0": False, "1": True}.get(text, text)
+        # A number to PgBouncer, of which it asks whether it is 0.
+        value = bool(int(text, 0)) if _WHOLE.fullmatch(text) else text
         if value is text:
             raise PgbouncerConfigError(f"{name} is “{text}”, but it must be 0 or 1.")
     elif key.kind == "integer":
         if re.fullmatch(r"0[0-9]+", text):
             # Read as octal, to be exact.
             raise PgbouncerConfigError(f"{name} is “{text}”: for PgBouncer a leading 0 makes another number; omit it.")
-        value = int(text, 0) if re.fullmatch(r"-?[0-9]{1,18}|0[xX][0-9a-fA-F]{1,15}", text) else text
+        value = int(text, 0) if _WHOLE.fullmatch(text) else text
     elif key.kind == "seconds" and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{0,9})?", text):
         value = float(text)
         value = int(value) if value.is_integer() else value
     elif key.kind == "octal" and re.fullmatch(r"[0-7]{3}", text):
-        value = f"0{text}"
+        raise PgbouncerConfigError(f"{name} is “{text}”: for PgBouncer that is a decimal number; write 0{text}.")
     elif key.kind == "choice":
         # PgBouncer does not mind capitals in these words.
         value = next((choice for choice in key.choices if choice == text.lower()), text)
     elif key.kind == "names":
-        value = sorted({one for one in re.split(r"[\s,]+", text) if one})
+        value = sorted({one.strip(BLANKS) for one in re.split(f"[{key.separators}]+", text) if one.strip(BLANKS)})
     written(name, key, value)
     return value
