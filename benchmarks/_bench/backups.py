@@ -6,7 +6,6 @@ Beside them, in the same run, stand their floors: `pg_dump | cat` and `cp -r` of
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from _lab import plan as lab
 
 from . import classroom, school
-from .host import FOLDER, LAB, BenchmarkFailed, Host, play
+from .host import FOLDER, LAB, BenchmarkFailed, Host, lab_hosts, play
 from .results import Results, Row
 
 PROGRAM = "/usr/local/lib/scratch4school-backup/backups"
@@ -98,8 +97,7 @@ def beside(host: Host, quick: bool) -> list[Row]:
 
 def another_host() -> Host:
     """A host on which there is nothing yet."""
-    status = subprocess.run([LAB, "status"], text=True, capture_output=True, check=True).stdout
-    count = len(re.findall(r"https://localhost:844\d", status)) + 1
+    count = lab_hosts() + 1
     if count > lab.MOST_HOSTS:
         raise BenchmarkFailed("The lab has no room for another host; say scripts/lab down first.")
     subprocess.run([LAB, "up", "--hosts", str(count)], check=True, stdout=subprocess.DEVNULL)

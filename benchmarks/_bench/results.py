@@ -13,7 +13,7 @@ from typing import Any
 
 from tables import Tables
 
-from .host import FOLDER, LAB, ROOT, Host
+from .host import FOLDER, ROOT, Host, lab_hosts
 
 Row = dict[str, object]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -36,10 +36,9 @@ class Results:
     def table(self, title: str, rows: list[Row], note: str = "") -> None:
         """Add a table, with a sentence below it that says how to read it."""
         # A part may be measured again by itself, at another moment and with other code.
-        status = subprocess.run([LAB, "status"], capture_output=True, text=True, check=False).stdout
         measured = (
             f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {self._machine['commit']}, "
-            f"lab hosts up: {status.count('https://localhost:844')}."
+            f"lab hosts up: {lab_hosts()}."
         )
         self._tables[title], self._notes[title] = rows, f"{note} {measured}".strip()
         print(f"\n{self._as_text(title)}\n", flush=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import variants
 
-from .host import LAB, ROOT, BenchmarkFailed, Host, play
+from .host import LAB, ROOT, BenchmarkFailed, Host, lab_hosts, play
 from .results import Results, Row
 
 HOSTS = (1, 2, 3)
@@ -65,10 +65,7 @@ def times_of(verb: str, runs: list[float]) -> Row:
 
 def ready(count: int) -> list[str]:
     """So many hosts, deployed as this checkout says."""
-    there = subprocess.run([LAB, "status"], capture_output=True, text=True, check=True).stdout.count(
-        "https://localhost:844"
-    )
-    if there < count:
+    if lab_hosts() < count:
         subprocess.run([LAB, "up", "--hosts", str(count)], check=True, stdout=subprocess.DEVNULL)
     names = [Host(number).name for number in range(1, count + 1)]
     play(names, "deploy.yml")

@@ -96,10 +96,13 @@ def _old_place(
     uploads = _on_host(UPLOADS, places)
     note = ""
     if not uploads and UPLOADS in volumes:
-        note = (
-            f"The compose file keeps them in the volume {volumes[UPLOADS]}; `docker volume inspect` says where that is "
-            "(Mountpoint)."
+        place = volumes[UPLOADS]
+        where = (
+            f"{place}, a folder in somebody's home"
+            if place.startswith("~")
+            else f"the volume {place}; `docker volume inspect` says where that is (Mountpoint)"
         )
+        note = f"The compose file keeps them in {where}."
     settings = {ours: environment[name] for name, ours in SETTINGS.items() if environment.get(name)}
     if "scratch4school_url" in settings:
         settings["scratch4school_url"] = settings["scratch4school_url"].rstrip("/")
@@ -143,28 +146,31 @@ def _variables(text: str) -> dict[str, str]:
 
 
 def _filled_in(value: str, variables: Mapping[str, str]) -> str:
-    """${NAME}, ${NAME:-default} and $NAME; $$ is a dollar."""
+    """${NAME}, ${NAME:-default}, ${NAME:?complaint} and $NAME; $$ is a dollar."""
 
     def fill(found: re.Match[str]) -> str:
         if found[0] == "$$":
             return "$"
         return variables.get(found[1] or found[3]) or found[2] or ""
 
-    return re.sub(r"\$\$|\$\{(\w+)(?::?[-?]([^}]*))?\}|\$(\w+)", fill, value)
+    return re.sub(r"\$\$|\$\{(\w+)(?::?-([^}]*)|:?\?[^}]*)?\}|\$(\w+)", fill, value)
 
 
 def _mounts(
     service: Mapping[str, Any], folder: str, variables: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Places in the container: those that are folders of the host, and those that are volumes."""
+    """Places in the container: those that are folders of the host, and those that are volumes.
+
+    A folder in the home of whoever ran Compose is among the volumes: whose home that was is not known here.
+    """
     places, volumes = {}, {}
     for one in service.get("volumes") or []:
         if isinstance(one, Mapping):
-            source, target = str(one.get("source", "")), str(one.get("target", ""))
+            source, target = (_filled_in(str(one.get(end, "")), variables) for end in ("source", "target"))
         else:
             source, _, rest = _filled_in(str(one), variables).partition(":")
             target = rest.partition(":")[0]
-        if source.startswith(("/", ".", "~")):
+        if source.startswith(("/", ".")):
             places[target.rstrip("/")] = posixpath.normpath(posixpath.join(folder, source))
         elif target:
             volumes[target.rstrip("/")] = source

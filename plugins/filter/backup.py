@@ -32,9 +32,10 @@ def backup_complaint(known: Known, max_age: int, host: str) -> str:
         return f"The newest backup of {host} {age}; backup_max_age is {max_age}. Run backup.yml.{why}"
     if drill and not drill["ok"]:
         return f"The last rehearsal of a restore failed on {host}: {drill['why']} Mend that, then run drill.yml."
-    check = known.get("check_failed")
-    if check and check["at"] > (known.get("check") or {"at": ""})["at"]:
-        return f"The last look at the repository of {host} failed: {check['why']}"
+    for what, words in (("check", "look for damage in"), ("prune", "removal of old backups from")):
+        trouble = known.get(f"{what}_failed")
+        if trouble and trouble["at"] > (known.get(what) or {"at": ""})["at"]:
+            return f"The last {words} the repository of {host} failed: {trouble['why']}"
     return ""
 
 

@@ -52,7 +52,8 @@ def certificate_problem(certificate: str, key: str, hostname: str, days: int) ->
         )
     names = _names(served)
     if hostname not in names and "*." + hostname.partition(".")[2] not in names:
-        return f"The certificate is for {', '.join(names)} and not for {hostname}, which scratch4school_url names."
+        whom = ", ".join(names) or "no host"
+        return f"The certificate is for {whom} and not for {hostname}, which scratch4school_url names."
     return ""
 
 

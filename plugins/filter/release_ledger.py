@@ -23,16 +23,10 @@ def release_id(content: Mapping[str, object]) -> str:
         raise AnsibleFilterError(str(problem)) from problem
 
 
-def choose_release(
-    ledger: Mapping[str, object] | Iterable[Mapping[str, object]],
-    wanted: str,
-    new: str | None = None,
-    kept: Iterable[str] | None = None,
-) -> str:
-    """`ledger | choose_release('previous', kept=ids)` → one id; `ledger` is what the module read, or its entries."""
+def choose_release(entries: Iterable[Mapping[str, object]], wanted: str, kept: Iterable[str] | None = None) -> str:
+    """`ledger.entries | choose_release('previous', kept=ids)` → one id."""
     try:
-        entries = ledger["entries"] if isinstance(ledger, Mapping) else ledger
-        return choose(recount(entries), wanted, new=new, kept=kept)
+        return choose(recount(entries), wanted, kept=kept)
     except ReleaseError as problem:
         raise AnsibleFilterError(str(problem)) from problem
 

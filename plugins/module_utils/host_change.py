@@ -278,9 +278,11 @@ def half_finished(text: str, wanted: str | None) -> str:
     last = next((run for run in reversed(runs(text)) if run.release), None)
     if last is None or last.outcome in ("done", "failed") or last.release == wanted or wanted is None:
         return ""
+    # Of a text that was cut off its last line may be all that is left.
+    phase = next((name for name in reversed(last.phases) if name not in ("lost", "end")), "begin")
     return (
         f"An earlier {last.verb} of release {last.release} by {last.by}, begun at {last.at}, stopped in its phase "
-        f"“{[name for name in last.phases if name not in ('lost', 'end')][-1]}”, and this would be release {wanted}. "
+        f"“{phase}”, and this would be release {wanted}. "
         "Run that one again from its own checkout, go back with rollback.yml, or give it up with "
         "-e release_abandon=true."
     )

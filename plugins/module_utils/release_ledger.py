@@ -180,19 +180,14 @@ def _plain(value: object) -> object:
     raise ReleaseError(f"The content of a release holds {value!r}, which is neither text, number, list nor mapping.")
 
 
-def choose(history: History, wanted: str, new: str | None = None, kept: Iterable[str] | None = None) -> str:
+def choose(history: History, wanted: str, kept: Iterable[str] | None = None) -> str:
     """Turn a wish into one release id.
 
-    :param wanted: `new`, `current`, `previous` or an id.
-    :param new: the id of the release that this checkout describes, for the wish `new`.
+    :param wanted: `current`, `previous` or an id.
     :param kept: the releases that can still be started on the host; None means those that the ledger knows.
     :raises ReleaseError: with a sentence that lists what there is.
     """
     available = list(history.releases if kept is None else kept)
-    if wanted == "new":
-        if not new:
-            raise ReleaseError("A new release is wanted, but none was described.")
-        return new
     if wanted == "current":
         chosen, missing = history.current, "No release serves yet, so there is no current one; run deploy.yml first."
     elif wanted == "previous":

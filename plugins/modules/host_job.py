@@ -61,10 +61,14 @@ PATIENCE = 4.0
 SCRIPT = '"$@" >"$0/said" 2>"$0/errors"; echo $? >"$0/status.new"; mv "$0/status.new" "$0/status"'
 
 
-def start(module: AnsibleModule, folder: Path) -> None:
+def runs(module: AnsibleModule, unit: str) -> bool:
+    """Whether systemd has a job of that name."""
+    return bool(module.run_command(["systemctl", "is-active", "--quiet", unit])[0] == 0)
+
+
+def start(module: AnsibleModule, folder: Path, unit: str) -> None:
     """Have systemd run it; refused while one of the same name runs."""
-    unit = f"scratch4school-{module.params['name']}-job"
-    if module.run_command(["systemctl", "is-active", "--quiet", unit])[0] == 0:
+    if runs(module, unit):
         module.fail_json(msg=f"{module.params['name']} runs already on this host; try again when it has ended.")
     module.run_command(["systemctl", "reset-failed", unit])
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -76,7 +80,7 @@ def start(module: AnsibleModule, folder: Path) -> None:
         module.fail_json(msg=f"systemd cannot run {module.params['name']}: {words.strip()}")
 
 
-def look(folder: Path, offset: int) -> dict[str, object]:
+def look(module: AnsibleModule, folder: Path, unit: str, offset: int) -> dict[str, object]:
     """What was said since, and how it ended if it has."""
     end = time.monotonic() + PATIENCE
     said, status = b"", ""
@@ -86,9 +90,14 @@ def look(folder: Path, offset: int) -> dict[str, object]:
         said = content(folder / "said")[offset:]
         if not said and not status:
             time.sleep(0.2)
+    errors = text(folder / "errors")
+    # Somebody stopped it, the kernel did for want of memory, or the machine was started anew.
+    if not said and not status and not runs(module, unit):
+        status, cut = text(folder / "status"), f"{unit} was ended from outside; look at `journalctl -u {unit}`."
+        status, errors = (status, errors) if status else ("1", f"{errors}\n{cut}".strip())
     answer: dict[str, object] = {"text": said.decode("utf-8", "replace"), "offset": offset + len(said)}
     if status:
-        answer.update(rc=int(status), stderr=text(folder / "errors"))
+        answer.update(rc=int(status), stderr=errors)
     return answer
 
 
@@ -115,11 +124,12 @@ def main() -> None:
         }
     )
     folder = Path(FOLDER) / module.params["name"]
+    unit = f"scratch4school-{module.params['name']}-job"
     offset = module.params["offset"]
     if offset < 0:
-        start(module, folder)
+        start(module, folder, unit)
         offset = 0
-    module.exit_json(changed=True, **look(folder, offset))
+    module.exit_json(changed=True, **look(module, folder, unit, offset))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,10 @@ def refuse_school(stack: target.Target, i_know: bool) -> None:
 def refuse_unwritable(*files: Path | None) -> None:
     """TargetError for a report that could not be written: that is better known before the run than after it."""
     for file in files:
-        if file is not None and not (file.absolute().parent.is_dir() and os.access(file.absolute().parent, os.W_OK)):
+        if file is None:
+            continue
+        there = file.absolute() if file.exists() else file.absolute().parent
+        if file.is_dir() or not there.exists() or not os.access(there, os.W_OK):
             raise target.TargetError(f"{file} cannot be written; name a file in a folder that is there.")
 
 
@@ -177,9 +180,9 @@ def hold(
     except LessonFailed as error:
         return fail(error, UNAVAILABLE)
     summary = report.as_json(outcome, options.allow_failures)
+    print(report.as_text(summary), flush=True)
     if options.json:
         options.json.write_text(json.dumps(summary, indent=1) + "\n")
-    print(report.as_text(summary), flush=True)
     return 0 if summary["kept"] else BROKEN
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -79,6 +80,11 @@ class Place:
     name: str
     url: str
 
+    @property
+    def address(self) -> str:
+        """Its own, in the lab's network."""
+        return re.findall(rf"^{self.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
+
 
 def start(
     playbook: str,
@@ -127,6 +133,13 @@ def lab(*arguments: str) -> str:
     ended = subprocess.run([str(LAB), *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{arguments}: {ended.stdout}{ended.stderr}"
     return ended.stdout
+
+
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether somebody takes connections there."""
+    with socket.socket() as door:
+        door.settimeout(1)
+        return door.connect_ex((address, port)) == 0
 
 
 def on_host(command: str, host: str = HOST) -> str:

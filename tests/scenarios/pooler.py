@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import psycopg2
-from conftest import ROOT, Place, lab, on_host, wait_for
+from conftest import ROOT, Place, listens, on_host, wait_for
 from faults import address_of
 
 Client = psycopg2.extensions.connection
@@ -47,7 +45,6 @@ def servers() -> list[dict[str, str]]:
 @contextmanager
 def tunnel(place: Place) -> Iterator[str]:
     """The pooler's port of a lab host on this machine; gives what libpq has to be told."""
-    address = re.findall(rf"^{place.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
     known = f"UserKnownHostsFile={ROOT / '.lab' / 'known_hosts'}"
     to = f"127.0.0.1:{TUNNEL_PORT}:{address_of(place, POOLER)}:6432"
     options = [
@@ -60,18 +57,13 @@ def tunnel(place: Place) -> Iterator[str]:
         "-i",
         str(ROOT / ".lab" / "ssh_key"),
     ]
-    process = subprocess.Popen(["ssh", *options, "-N", "-L", to, f"sysadmin@{address}"])
+    process = subprocess.Popen(["ssh", *options, "-N", "-L", to, f"sysadmin@{place.address}"])
     try:
-        wait_for(lambda: _listens(TUNNEL_PORT), seconds=20)
+        wait_for(lambda: listens(TUNNEL_PORT), seconds=20)
         yield f"host=127.0.0.1 port={TUNNEL_PORT}"
     finally:
         process.terminate()
         process.wait(timeout=10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as door:
-        return door.connect_ex(("127.0.0.1", port)) == 0
 
 
 def password_of_application(place: Place) -> str:

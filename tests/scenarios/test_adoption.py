@@ -82,9 +82,8 @@ def still_logged_in(place: Place, session: str) -> requests.Session:
     return browser
 
 
-def live_session(folder: Path, owner_of: int) -> tuple[str, str]:
-    """A login of a project's owner in the first school that is good until after 2030, and that owner."""
-
+def live_session(folder: Path, owner_of: int) -> str:
+    """A login of a project's owner in the first school that is good until after 2030."""
     file = folder / "look.db"
     file.write_bytes(gzip.decompress((ROWS / "before-sqlite.db.gz").read_bytes()))
     database = sqlite3.connect(file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from conftest import VERIFIED, Place, empty_host, hand_over_images, lab, on_host, play, status, wait_for
+from conftest import VERIFIED, Place, empty_host, hand_over_images, listens, on_host, play, status, wait_for
 from lesson import Lesson
 from pupils import create, read
 from tables import Tables
@@ -48,15 +47,14 @@ def sftp(small: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Awa
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key"], check=True)
     public = (folder / "key.pub").read_text().strip()
     on_host(f"mkdir -p backups; echo 'restrict,command=\"internal-sftp\" {public}' >> .ssh/authorized_keys", small.name)
-    address = re.findall(rf"^{small.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
     known = on_host("cat /etc/ssh/ssh_host_ed25519_key.pub", small.name).split()
     settings = folder / "settings.json"
     settings.write_text(
         json.dumps(
             {
-                "backup_repository": f"sftp:sysadmin@{address}:/home/sysadmin/backups",
+                "backup_repository": f"sftp:sysadmin@{small.address}:/home/sysadmin/backups",
                 "backup_ssh_key": (folder / "key").read_text(),
-                "backup_ssh_known_hosts": f"{address} {known[0]} {known[1]}",
+                "backup_ssh_known_hosts": f"{small.address} {known[0]} {known[1]}",
             }
         )
     )
@@ -138,7 +136,7 @@ def s3(deployed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(list(map(str, weed)), stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     try:
-        wait_for(lambda: _listens(GATEWAY, S3_PORT), seconds=60)
+        wait_for(lambda: listens(S3_PORT, GATEWAY), seconds=60)
         # Its parts find each other some seconds after the door is open.
         time.sleep(8)
         settings = folder / "settings.json"
@@ -158,12 +156,6 @@ def s3(deployed: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away
         process.terminate()
         process.wait(timeout=30)
     assert play("provision.yml").status == 0
-
-
-def _listens(address: str, port: int) -> bool:
-    with socket.socket() as door:
-        door.settimeout(1)
-        return door.connect_ex((address, port)) == 0
 
 
 def test_to_s3_and_back(s3: Away, login: Login, deployed: str) -> None:

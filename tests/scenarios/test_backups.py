@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import requests
-from conftest import HOST, VERIFIED, Place, Run, on_host, play, status
+from conftest import HOST, VERIFIED, Place, Run, on_host, play, status, wait_for
 from lesson import Lesson
 from pupils import Writers, create, read
 from tables import Tables
@@ -95,6 +96,42 @@ def test_a_drill_restores_migrates_and_opens_a_project(pupil: requests.Session, 
     left = on_host("sudo ls /var/lib/scratch4school/backup; sudo docker ps --all --format '{{.Names}}'")
     assert "drill" not in left
     assert pupil.delete(project, timeout=30).status_code == 200
+
+
+def test_what_comes_by_itself_is_a_backup_and_a_rehearsal(deployed: str) -> None:
+    """As systemd starts it at night: the four kinds of work succeed one after the other, and the host knows so."""
+    before = json.loads(on_host(f"{PROGRAM} status"))
+    for work in ("backup", "backup-prune", "backup-check", "backup-drill"):
+        on_host(f"sudo systemctl start scratch4school-{work}.service")
+    known = json.loads(on_host(f"{PROGRAM} status"))
+    assert known["backup"]["kind"] == "nightly"
+    assert (known["drill"]["ok"], known["drill"]["backup"]) == (True, known["backup"]["id"])
+    for work in ("backup", "prune", "check", "drill"):
+        assert known[work]["at"] > (before.get(work) or {"at": ""})["at"], work
+    assert json.loads(on_host(f"{PROGRAM} list --json"))[-1]["kind"] == "nightly"
+
+
+def test_a_night_without_a_backup_is_told(deployed: str) -> None:
+    """What fails by itself reaches the sysadmin's own command, with the reason, and verify."""
+    settings, folder = "/usr/local/lib/scratch4school-backup/settings.json", "/var/lib/scratch4school/backup"
+    on_host(
+        f"sudo cp -a {settings} {settings}.kept && sudo mv {folder}/repository {folder}/repository.kept && "
+        f'sudo sed -i \'s#"failure_command": ""#"failure_command": "cat > {folder}/told"#\' {settings}'
+    )
+    try:
+        on_host("sudo systemctl start scratch4school-backup.service || true")
+        wait_for(
+            lambda: f"scratch4school-backup.service failed on {HOST}" in on_host(f"sudo cat {folder}/told || true"), 30
+        )
+        told = on_host(f"sudo cat {folder}/told")
+    finally:
+        on_host(
+            f"sudo sh -c 'mv {settings}.kept {settings}; rm -rf {folder}/told {folder}/repository; "
+            f"mv {folder}/repository.kept {folder}/repository'"
+        )
+    assert f"{folder}/repository" in told, told
+    assert "the last try failed" in play("status.yml").sentence
+    on_host(f"{PROGRAM} take")
 
 
 @pytest.fixture

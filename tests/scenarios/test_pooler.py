@@ -151,10 +151,8 @@ def test_what_passes_the_check_starts(deployed: str) -> None:
             files[f"{len(files):03}.ini"] = render_ini(intent)
     offered = {read_ini(text).pooler.get("client_tls_sslmode") for text in files.values()}
     assert offered >= set(KEYS["client_tls_sslmode"].choices)
-    # Those without a default are not set at all; and of two names for one thing one is enough.
-    settings = "".join(
-        f"{name} = {key.default}\n" for name, key in KEYS.items() if key.default and name != "service_name"
-    )
+    # Those without a default are not set at all.
+    settings = "".join(f"{name} = {key.default}\n" for name, key in KEYS.items() if key.default)
     files["defaults.ini"] = f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{settings}"
     # What other people write, and what PgBouncer is content with.
     other = "".join(f"{name} = 2\n" for name, key in KEYS.items() if key.kind == "boolean")

@@ -617,6 +617,8 @@ def test_a_compose_file_for_sqlite_and_one_with_a_volume(filters: dict[str, Call
     assert old["database"] == "/srv/scratch/data/db/main.db"
     named = filters["compose_old_place"](plain.replace("./data/uploads", "uploads"), "/srv/scratch", {})
     assert (named["uploads"], "volume uploads" in named["note"]) == ("", True)
+    home = filters["compose_old_place"](plain.replace("./data/uploads", "~/uploads"), "/srv/scratch", {})
+    assert (home["uploads"], "somebody's home" in home["note"]) == ("", True)
     assert "another program's" in filters["compose_old_place"]("services: {web: {image: nginx}}", "/srv", {})["note"]
 
 

@@ -334,8 +334,10 @@ class TestRefusals:
         assert "is no number from" in capsys.readouterr().err
 
     def test_a_report_that_could_not_be_written_is_refused_before_the_run(self, tmp_path: Path) -> None:
-        with pytest.raises(TargetError, match="name a file in a folder that is there"):
-            cli.refuse_unwritable(None, tmp_path / "nowhere" / "report.json")
+        for file in (tmp_path / "nowhere" / "report.json", tmp_path):
+            with pytest.raises(TargetError, match="name a file in a folder that is there"):
+                cli.refuse_unwritable(None, file)
+        cli.refuse_unwritable(tmp_path / "report.json")
 
 
 class TestSideBySide:

@@ -180,6 +180,38 @@ def test_half_finished_change_of_another_release_is_refused(folder: Path) -> Non
     assert host_change.half_finished(host_change.read_journal(folder), "bbb") == ""
 
 
+def test_of_a_journal_that_is_cut_off_the_last_line_is_enough() -> None:
+    """A survey reads its end alone, and an end may be all that is left of a change."""
+    line = {
+        "run": "r1",
+        "verb": "deploy",
+        "by": "anna",
+        "at": "2026",
+        "release": "aaa",
+        "phase": "end",
+        "outcome": "broken",
+    }
+    assert "“begin”" in host_change.half_finished(json.dumps(line), "bbb")
+
+
+@pytest.mark.parametrize(
+    ("result", "task", "cause"),
+    [
+        ({"msg": "It is full.\nReally."}, "x", "It is full."),
+        ({"msg": "non-zero return code", "stderr": "\nNo room.\n"}, "x", "No room."),
+        ({"msg": "non-zero return code", "stderr": ""}, "x", "non-zero return code"),
+        ({"msg": ""}, "release : _enter | Start it", "release : _enter | Start it"),
+        ({}, "", "Another host failed."),
+    ],
+)
+def test_a_cause_is_never_nothing(
+    filters: dict[str, Callable[..., Any]], result: dict[str, str], task: str, cause: str
+) -> None:
+    """Ledger and journal keep its first line, and a run that fails says all of it."""
+    assert filters["first_line"](filters["cause_of"](result, task)) == cause
+    assert filters["first_line"](" \n") == "It was not said why."
+
+
 def test_held_ends_as_it_went(folder: Path) -> None:
     """What the program on the host does by itself is locked and on record like everything else."""
     with host_change.held(folder, run="r1", verb="restart") as note:

@@ -56,5 +56,16 @@ def test_nothing_new_is_said_to_be_so(job: Callable[..., dict[str, Any]], tmp_pa
     """A job that runs and is silent is neither ended nor failed."""
     job("echo", "x")
     (tmp_path / "jobs" / "backup" / "status").unlink()
+    (tmp_path / "runs").touch()
     answer = job("ignored", offset=2)
     assert (answer["text"], "rc" in answer) == ("", False)
+
+
+def test_one_that_was_ended_from_outside_has_ended(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Stopped by hand, killed for want of memory, or gone with the machine: nobody waits for it for ever."""
+    job("sh", "-c", "echo x; echo why >&2")
+    (tmp_path / "jobs" / "backup" / "status").unlink()
+    assert job("ignored", offset=0)["text"] == "x\n"
+    answer = job("ignored", offset=2)
+    assert (answer["rc"], answer["stderr"].splitlines()[0]) == (1, "why")
+    assert "scratch4school-backup-job was ended from outside" in answer["stderr"]

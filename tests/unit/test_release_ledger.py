@@ -101,9 +101,8 @@ def test_an_entry_must_be_one(fields: dict[str, Any]) -> None:
 
 
 def test_wishes_become_one_id() -> None:
-    """new, current, previous and a name."""
+    """current, previous and a name."""
     history = history_of("a", "b", "c")
-    assert choose(history, "new", new="d") == "d"
     assert choose(history, "current") == "c"
     assert choose(history, "previous") == "b"
     assert choose(history, "a") == "a"
@@ -115,7 +114,6 @@ def test_wishes_become_one_id() -> None:
         ((), "current", {}, "No release serves yet"),
         ((), "previous", {}, "There is no previous release to go back to; none has served yet."),
         (("a",), "previous", {}, "There is no previous release to go back to; only a ever served."),
-        (("a",), "new", {}, "none was described"),
         (("a", "b"), "z", {}, "There is no release “z” on this host; there are b (current), a (previous)."),
         ((), "z", {}, "there are none"),
         (("a", "b"), "previous", {"kept": ["b"]}, "The previous release, a, is no longer on this host"),
@@ -150,14 +148,12 @@ def test_the_id_refuses_what_it_would_have_to_guess(
         filters["release_id"](content)
 
 
-def test_the_filter_takes_a_ledger_or_its_entries(filters: dict[str, Callable[..., Any]]) -> None:
-    """What the module returned can be handed on as it is."""
+def test_the_filter_takes_a_ledgers_entries(filters: dict[str, Callable[..., Any]]) -> None:
+    """What the module returned can be handed on, and a wish that cannot be granted is a sentence."""
     history = history_of("a", "b")
-    answer = {"entries": history.entries, "current": "b"}
-    assert filters["choose_release"](answer, "previous") == "a"
-    assert filters["choose_release"](history.entries, "new", new="c") == "c"
+    assert filters["choose_release"](history.entries, "previous") == "a"
     with pytest.raises(AnsibleFilterError, match="there are b"):
-        filters["choose_release"](answer, "z")
+        filters["choose_release"](history.entries, "z")
     assert "“z”" in filters["wish_refusal"](history.entries, "z", ["a", "b"])
     assert filters["wish_refusal"](history.entries, "previous", ["a", "b"]) == ""
 

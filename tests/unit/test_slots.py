@@ -26,6 +26,8 @@ import json, sys
 from pathlib import Path
 here, words = Path({here!r}), sys.argv[1:]
 state = json.loads((here / "containers.json").read_text())
+if (here / "away").exists():
+    sys.exit("Cannot connect to the Docker daemon")
 names = [word for word in words if word in state]
 with (here / "told").open("a") as told:
     told.write(" ".join(word for word in words if not word.startswith("-")).replace("\\n", " ") + "\\n")
@@ -207,6 +209,40 @@ def test_without_room_the_former_one_is_stopped_first_and_comes_back(lab: Lab) -
     assert lab.run("enter", "green", "--run", "r1", "--stop-first", "--ready-seconds", "0.2") == 1
     assert (lab.current, lab.state("app-blue"), lab.state("app-green")) == ("blue", "running", "exited")
     assert lab.told[0] == "stop 75 scratch4school-app-blue"
+
+
+@pytest.mark.parametrize("stop_first", [[], ["--stop-first"]])
+def test_what_fails_after_the_switch_takes_pupils_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, stop_first: list[str]
+) -> None:
+    """A disk that fills at the last step leaves nobody at a slot that is stopped."""
+
+    def full(folder: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    lab.containers(**serving(), green={"state": "created", "release": "b"})
+    lab.point("blue")
+    lab.lock()
+    monkeypatch.setattr(lab.slots.host_change, "release_hold", full)
+    assert lab.run("enter", "green", "--run", "r1", *stop_first) == 1
+    assert (lab.current, lab.state("app-blue"), lab.state("app-green")) == ("blue", "running", "exited")
+
+
+def test_an_engine_that_does_not_answer_is_no_engine_without_containers(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rows are not swapped under a release that serves on and that nobody could see."""
+    lab.containers(**serving())
+    lab.point("blue")
+    lab.lock()
+    (lab.here / "away").touch()
+    assert lab.run("close", "--run", "r1", "--reason", "restore.yml is at work") == 1
+    said = capsys.readouterr()
+    assert ("Docker does not say what runs: Cannot connect" in said.err, "Nobody is served" in said.out) == (
+        True,
+        False,
+    )
+    assert lab.slots.host_change.read_hold(lab.change) == ""
 
 
 def test_a_slot_that_served_is_not_stopped_for_a_question(lab: Lab) -> None:

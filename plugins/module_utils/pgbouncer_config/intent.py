@@ -40,7 +40,7 @@ OPINIONS: dict[str, Opinion] = {
         "/etc/scratch4school/pgbouncer/userlist.txt",
     ),
     "admin_users": Opinion(
-        "Who may pause, reload and shut down from the console. Nobody need: the container is restarted instead.",
+        "Who may pause, reload and shut down over the network. Nobody need: the server's root comes by the socket.",
         (),
     ),
     "stats_users": Opinion("Who may look (SHOW …) and nothing else.", ()),

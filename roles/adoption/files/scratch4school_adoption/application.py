@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from scratch4school_backup.base import Problem, empty_folder, say
-from scratch4school_backup.containers import FILES_GROUP, Containers, last_words
+from scratch4school_backup.containers import APPLICATION_USER, FILES_GROUP, Containers, last_words
 from scratch4school_backup.engines import SQLITE_FILE
+from scratch4school_backup.live import OWNER
 
 from .settings import Settings
 
-USER = 10001
 PASSWORDS = "/run/secrets"
-OWNER = "scratch4school_owner"
 
 Mounts = list[tuple[Path, str, str]]
 
@@ -64,7 +63,7 @@ def empty_sqlite(folder: Path) -> Database:
     """A place for a file that is not there yet."""
     empty_folder(folder)
     if os.geteuid() == 0:
-        os.chown(folder, USER, FILES_GROUP)
+        os.chown(folder, APPLICATION_USER, FILES_GROUP)
     return in_sqlite(folder)
 
 
@@ -115,7 +114,7 @@ def _run(
     command = containers.command(
         *words,
         image=settings.app_image,
-        user=f"{USER}:{FILES_GROUP}",
+        user=f"{APPLICATION_USER}:{FILES_GROUP}",
         mounts=list(dict.fromkeys(mounts)),
         network=next((one.network for one in (new, old) if one and one.network != "none"), "none"),
         environment=told,

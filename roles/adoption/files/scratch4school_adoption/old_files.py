@@ -22,10 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from scratch4school_backup.base import Problem, megabytes, need_room, read_json, sha256, sync_folder, write_json
-from scratch4school_backup.containers import FILES_GROUP
+from scratch4school_backup.containers import APPLICATION_USER, FILES_GROUP
 from scratch4school_backup.uploads import walk
 
-from .application import USER
 from .settings import Settings
 
 Tell = Callable[[str], None]
@@ -256,7 +255,7 @@ def _copy(source: Path, target: Path) -> tuple[os.stat_result, str]:
             writing.write(chunk)
         os.fchmod(writing.fileno(), FILE_MODE)
         if os.geteuid() == 0:
-            os.fchown(writing.fileno(), USER, FILES_GROUP)
+            os.fchown(writing.fileno(), APPLICATION_USER, FILES_GROUP)
     if sha256(part) != total.hexdigest():
         part.unlink()
         raise Problem(f"{target} is not what was copied to it; look at the disk.")
@@ -271,7 +270,7 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir()
     if os.geteuid() == 0:
-        os.chown(folder, USER, FILES_GROUP)
+        os.chown(folder, APPLICATION_USER, FILES_GROUP)
     folder.chmod(FOLDER_MODE)
     sync_folder(folder.parent)
 

@@ -17,11 +17,11 @@ from urllib.parse import unquote, urlsplit
 
 from scratch4school_backup import containers as backups
 from scratch4school_backup.base import Problem, empty_folder, need_room, say
-from scratch4school_backup.containers import FILES_GROUP, Containers, docker, last_words
+from scratch4school_backup.containers import APPLICATION_USER, FILES_GROUP, Containers, docker, last_words
 from scratch4school_backup.engines import SOCKET
 from scratch4school_backup.scratch import ScratchServer
 
-from .application import USER, Database
+from .application import Database
 from .settings import Settings
 from .sqlite_copy import MAGIC, copy_sqlite
 
@@ -95,11 +95,11 @@ def read_old_rows(place: Scratch) -> OldRows:
 
 def lay_out_sqlite(settings: Settings, file: Path) -> OldRows:
     """A copy of a SQLite database for the application; who writes to the database is not disturbed."""
-    folder = empty_folder(settings.work / "sqlite", owner=USER)
+    folder = empty_folder(settings.work / "sqlite", owner=APPLICATION_USER)
     need_room(settings, folder, 2 * file.stat().st_size, "A copy of the old database")
     copy_sqlite(file, folder / "old.db")
     if os.geteuid() == 0:
-        os.chown(folder / "old.db", USER, FILES_GROUP)
+        os.chown(folder / "old.db", APPLICATION_USER, FILES_GROUP)
     database = Database(f"sqlite:////{OLD}/old.db", [(folder, f"/{OLD}", "rw")])
     return OldRows(database, (folder / "old.db").stat().st_size)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import host_change
 from scratch4school_backup.base import Problem, Progress, megabytes, need_room, now, read_json, say, write_json
-from scratch4school_backup.containers import Containers
+from scratch4school_backup.containers import APPLICATION_USER, Containers
 from scratch4school_backup.engines import DATABASE, SQLITE_FILE, Server, engine
 from scratch4school_backup.live import tell_slots
 from scratch4school_backup.uploads import walk
@@ -211,7 +211,7 @@ def _empty_sqlite(folder: Path) -> None:
     file.write_bytes(b"")
     file.chmod(0o600)
     if os.geteuid() == 0:
-        os.chown(file, application.USER, application.USER)
+        os.chown(file, APPLICATION_USER, APPLICATION_USER)
 
 
 def _are_let_in(settings: Settings) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import restore
-from .base import Problem, Settings, now, read_json, remember, say, write_json
+from .base import Problem, Settings, now, read_json, remember, say
 from .containers import Containers
 from .drill import drill
 from .program import locked, locking_options, run, stand_back
@@ -21,6 +21,7 @@ from .repository import Repository
 from .take import KINDS, take
 
 HERE = Path(__file__).resolve().parent.parent
+TELLING_SECONDS = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -129,15 +130,15 @@ def _failed(settings: Settings, options: argparse.Namespace) -> None:
     ).stdout
     print(f"{options.unit} failed on {settings.host}.")
     if settings.failure_command:
-        ended = subprocess.run(
-            ["sh", "-c", settings.failure_command],
-            input=f"{options.unit} failed on {settings.host} ({settings.school}) at {now()}:\n\n{lines}",
-            text=True, check=False, timeout=120,
-            env={**os.environ, "SCRATCH4SCHOOL_UNIT": options.unit, "SCRATCH4SCHOOL_HOST": settings.host},
-        )  # fmt: skip
-        write_json(
-            Path(settings.directory) / "told.json", {"at": now(), "unit": options.unit, "status": ended.returncode}
-        )
+        try:
+            ended = subprocess.run(
+                ["sh", "-c", settings.failure_command],
+                input=f"{options.unit} failed on {settings.host} ({settings.school}) at {now()}:\n\n{lines}",
+                text=True, check=False, timeout=TELLING_SECONDS,
+                env={**os.environ, "SCRATCH4SCHOOL_UNIT": options.unit, "SCRATCH4SCHOOL_HOST": settings.host},
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as problem:
+            raise Problem(f"backup_failure_command did not end within {TELLING_SECONDS} seconds.") from problem
         if ended.returncode:
             raise Problem(f"backup_failure_command ended with {ended.returncode}.")
 

@@ -17,6 +17,8 @@ from .base import HostSettings, Problem
 
 LABEL = "scratch4school.backup"
 USER = 10005
+# Whose the rows of SQLite and the pupils' files are.
+APPLICATION_USER = 10001
 FILES_GROUP = 10000
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .base import Problem, Progress, Settings, empty_folder, megabytes, need_room, read_json, remember, say
-from .containers import FILES_GROUP, Containers, docker, last_words
+from .containers import APPLICATION_USER, FILES_GROUP, Containers, docker, last_words
 from .engines import DATABASE, SQLITE_FILE, accept, roles_that_exist, sqlite_contents
 from .live import OWNER, serving_release
 from .repository import Repository
@@ -19,7 +19,6 @@ from .restore import compare, unpack
 from .scratch import ScratchServer
 
 SERVER = "scratch4school-drill"
-APPLICATION_USER = 10001
 
 
 def drill(settings: Settings, containers: Containers, wish: str) -> None:
@@ -31,13 +30,18 @@ def drill(settings: Settings, containers: Containers, wish: str) -> None:
     try:
         snapshot = repository.find(wish)
         manifest = repository.manifest(snapshot)
+        if manifest["engine"] != settings.engine:
+            raise Problem(
+                f"Backup {snapshot.short} is one of {manifest['engine']}, and this host runs on {settings.engine}. "
+                "Run backup.yml, then drill.yml."
+            )
         _refuse_live_places(settings, scratch)
-        size = 3 * manifest["database"]["size"] + sum(size for size, _ in manifest["files"].values())
-        need_room(settings, Path(settings.directory), size, "This drill")
+        files = sum(size for size, _ in manifest["files"].values())
+        need_room(settings, Path(settings.directory), 3 * manifest["database"]["size"] + files, "This drill")
         empty_folder(scratch)
         with progress.phase("unpack", f"backup {snapshot.short} of {manifest['begun']} into {scratch}"):
             dump = unpack(repository, snapshot, manifest, scratch, scratch / "uploads", progress)
-            progress.sum_up(f"{len(manifest['files']):,} files, {megabytes(size)}")
+            progress.sum_up(f"{len(manifest['files']):,} files, {megabytes(files)}")
         with progress.phase("compare", "sizes and hashes with the manifest"):
             compare(dump, scratch / "uploads", manifest, progress)
             progress.sum_up("all is what was backed up")
@@ -160,7 +164,7 @@ def _application_image(settings: Settings, manifest: dict[str, Any]) -> str:
 
 
 def _open_project(uploads: Path, manifest: dict[str, Any]) -> str:
-    """The newest-looking project that rows name and that is a project: a zip with a readable project.json."""
+    """One of the last projects by their paths that can be opened: a zip with a readable project.json."""
     lacking = manifest["lacking"]
     projects = [path for path in manifest["files"] if path.startswith("projects/") and path not in lacking]
     why = ""

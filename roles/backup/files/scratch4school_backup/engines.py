@@ -15,13 +15,12 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from .base import HostSettings, Problem, sha256
-from .containers import FILES_GROUP, Containers, docker, last_words, must
+from .containers import APPLICATION_USER, FILES_GROUP, Containers, docker, last_words, must
 from .rows import NAMING, Contents, read_dump
 
 DATABASE = "scratch4school"
 SOCKET = "/run/postgresql"
 SQLITE_FILE = "main.db"
-SQLITE_USER = 10001
 TITLES = 3
 
 
@@ -186,11 +185,11 @@ class Sqlite:
     def dump(self, folder: Path, tell: Callable[[str], None]) -> str:
         target = folder / "sqlite"
         target.mkdir(mode=0o770)
-        os.chown(target, SQLITE_USER, FILES_GROUP)
+        os.chown(target, APPLICATION_USER, FILES_GROUP)
         command = self._containers.command(
             "sqlite-copy", f"/database/{SQLITE_FILE}", f"/work/{self.file}",
             mounts=[(self._folder, "/database", "rw"), (target, "/work", "rw")],
-            user=f"{SQLITE_USER}:{FILES_GROUP}",
+            user=f"{APPLICATION_USER}:{FILES_GROUP}",
         )  # fmt: skip
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         if ended.returncode:

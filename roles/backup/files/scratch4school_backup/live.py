@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from .base import HostSettings, Problem, Settings, read_json, say, sync_folder
-from .containers import last_words
-from .engines import DATABASE, SQLITE_FILE, SQLITE_USER, Server, accept, sqlite_contents
+from .containers import APPLICATION_USER, last_words
+from .engines import DATABASE, SQLITE_FILE, Server, accept, sqlite_contents
 
 ASIDE = ".restore"
+# The application's sweeper notes there what it saw unnamed, which is said of other rows than those of a backup.
+SWEEP_NOTE = ".unnamed.json"
 
 RESTORED = f"{DATABASE}_restored"
 FORMER = f"{DATABASE}_former"
@@ -145,7 +147,7 @@ class SqliteRows:
         shutil.copyfile(dump, target)
         target.chmod(0o600)
         if os.geteuid() == 0:
-            os.chown(target, SQLITE_USER, SQLITE_USER)
+            os.chown(target, APPLICATION_USER, APPLICATION_USER)
         accept(sqlite_contents(target).rows, expected, "the file beside the live one")
 
     def swap(self) -> None:

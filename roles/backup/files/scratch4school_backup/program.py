@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import host_change
 
@@ -65,13 +65,12 @@ def locked(settings: HostSettings, options: argparse.Namespace, verb: str) -> It
     """The host's lock: the one of the run that was named, or one of this process's own."""
     # One at a time also when the run that began the other one is gone: that one may still be at it.
     Path(settings.directory).mkdir(mode=0o750, parents=True, exist_ok=True)
+    end = time.monotonic() + options.patience
     with (Path(settings.directory) / ".mutex").open("w") as mutex:
-        try:
-            fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as problem:
-            raise Problem(
-                "Another run of the same kind is at work on this host; try again when it has ended."
-            ) from problem
+        while not _alone(mutex):
+            if time.monotonic() >= end:
+                raise Problem("Other work on backups is under way on this host; try again when it has ended.")
+            time.sleep(RETRY_SECONDS)
         containers = Containers(settings, locked=True)
         if options.run:
             host_change.phase(settings.change_directory, run=options.run, name=verb)
@@ -79,8 +78,16 @@ def locked(settings: HostSettings, options: argparse.Namespace, verb: str) -> It
                 yield from _with(containers, options.run)
             return
         name = host_change.new_run()
-        with _patiently(settings, name, verb, options), _Beat(settings.change_directory, name):
+        with _patiently(settings, name, verb, options, end), _Beat(settings.change_directory, name):
             yield from _with(containers, name)
+
+
+def _alone(mutex: TextIO) -> bool:
+    try:
+        fcntl.flock(mutex, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _with(containers: Containers, name: str) -> Iterator[tuple[Containers, str]]:
@@ -92,9 +99,8 @@ def _with(containers: Containers, name: str) -> Iterator[tuple[Containers, str]]
 
 
 @contextmanager
-def _patiently(settings: HostSettings, name: str, verb: str, options: argparse.Namespace) -> Iterator[None]:
-    """Take the lock, and wait for it for as long as was said: a nightly backup may meet a deploy."""
-    end = time.monotonic() + options.patience
+def _patiently(settings: HostSettings, name: str, verb: str, options: argparse.Namespace, end: float) -> Iterator[None]:
+    """Take the lock, and wait for it until then: a nightly backup may meet a deploy."""
     while True:
         try:
             host_change.begin(

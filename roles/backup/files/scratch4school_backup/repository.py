@@ -20,6 +20,8 @@ OURS = "scratch4school"
 PROVED = "proved"
 PLACE = "/backup"
 MANIFEST = "manifest.json"
+# What a manifest must say for this version to read it.
+FORMAT = 1
 # Restic takes a lock for dead after half an hour; it may be that of a machine that lost its power.
 RETRY_LOCK = "32m"
 # Restic itself goes on trying for a quarter of an hour, in which nobody would hear anything.
@@ -192,9 +194,15 @@ class Repository:
         """What a backup says of itself."""
         said = self.ask("dump", "--no-lock", snapshot.id, f"/{MANIFEST}", doing="Reading the manifest")
         try:
-            return dict(json.loads(said))
+            manifest = dict(json.loads(said))
         except ValueError as problem:
             raise Problem(f"The manifest of backup {snapshot.short} is damaged; take another backup.") from problem
+        if manifest.get("format") != FORMAT:
+            raise Problem(
+                f"Backup {snapshot.short} is in format {manifest.get('format')}, and this version reads {FORMAT}; "
+                "use the checkout that made it."
+            )
+        return manifest
 
     def store(
         self, mounts: Sequence[tuple[Path | str, str, str]], tags: Iterable[str], tell: Callable[[float, int], None]

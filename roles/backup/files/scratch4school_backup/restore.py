@@ -25,13 +25,12 @@ from .base import (
     say,
     write_json,
 )
-from .containers import FILES_GROUP, USER, Containers
+from .containers import APPLICATION_USER, FILES_GROUP, USER, Containers
 from .engines import engine, same_content
-from .live import Live, tell_slots
+from .live import SWEEP_NOTE, Live, tell_slots
 from .repository import MANIFEST, Repository, Snapshot
 from .uploads import Files, verify_folder, walk, write_patterns
 
-UPLOADS_USER = 10001
 # In order. From `closed` on nobody is served; from `swapped` on the restored school is.
 STEPS = ("fetching", "fetched", "loaded", "closed", "out", "in", "swapped")
 # What is live is right, and the other sides are on their way out: from here there is no way back, only to the end.
@@ -191,10 +190,10 @@ def compare(dump: Path, uploads: Path, manifest: dict[str, Any], progress: Progr
 def _give_to_application(uploads: Path) -> None:
     for path, folders, names in os.walk(uploads):
         for name in names:
-            os.chown(os.path.join(path, name), UPLOADS_USER, FILES_GROUP)
+            os.chown(os.path.join(path, name), APPLICATION_USER, FILES_GROUP)
             os.chmod(os.path.join(path, name), 0o640)
         for name in folders:
-            os.chown(os.path.join(path, name), UPLOADS_USER, FILES_GROUP)
+            os.chown(os.path.join(path, name), APPLICATION_USER, FILES_GROUP)
             os.chmod(os.path.join(path, name), 0o2750)
 
 
@@ -213,7 +212,7 @@ def swap(settings: Settings, run: str) -> None:
         step = "closed"
         _keep(settings, step=step)
     live.swap(step, lambda to: _keep(settings, step=to))
-    (live.uploads.live / ".unnamed.json").unlink(missing_ok=True)
+    (live.uploads.live / SWEEP_NOTE).unlink(missing_ok=True)
     _keep(settings, step="swapped")
     say(f"Rows and files are those of backup {begun['snapshot']}; what was live is kept until they are verified.")
 

@@ -31,13 +31,12 @@ from .base import (
 from .containers import USER, Containers, last_words
 from .engines import Engine, engine
 from .live import serving_release
-from .repository import MANIFEST, PLACE, Repository
+from .repository import FORMAT, MANIFEST, PLACE, Repository
 from .rows import Contents
 from .uploads import Files, Hashes, hashed, read_back, walk
 
 CONFIGURATION = "configuration.tar"
 KINDS = ("manual", "nightly", "migration", "safety")
-FORMAT = 1
 
 
 def take(settings: Settings, containers: Containers, kind: str, run: str) -> str:
@@ -74,7 +73,7 @@ def take(settings: Settings, containers: Containers, kind: str, run: str) -> str
             progress.sum_up(f"{megabytes(summary.get('data_added_packed', 0))} new in the repository")
         with progress.phase("read back", "what was stored, from the repository"):
             unproved = hashes.unproved(identity, files)
-            _prove(repository, containers, settings, source, summary["snapshot_id"], manifest, unproved, progress)
+            _prove(repository, containers, settings, summary["snapshot_id"], manifest, unproved, progress)
             progress.sum_up(
                 f"database and {len(unproved):,} files are what was backed up, {len(files):,} files are there"
             )
@@ -167,7 +166,7 @@ def _store(
 
 
 def _prove(
-    repository: Repository, containers: Containers, settings: Settings, source: Engine, snapshot: str,
+    repository: Repository, containers: Containers, settings: Settings, snapshot: str,
     manifest: dict[str, Any], unproved: Files, progress: Progress,
 ) -> None:  # fmt: skip
     files: Files = {path: (size, sha) for path, (size, sha) in manifest["files"].items()}
@@ -224,10 +223,12 @@ def _end(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
 
 def _tell_of_lacking(settings: Settings, lacking: dict[str, str]) -> None:
     """Files that the school itself lacks fail one run, so that somebody hears of it, and are a line in later ones."""
-    if not lacking:
-        return
     known_file = Path(settings.directory) / "lacking.json"
     known = read_json(known_file)
+    if not lacking:
+        # What was mended and is lost again is news.
+        known_file.unlink(missing_ok=True)
+        return
     new = {path: what for path, what in lacking.items() if path not in known}
     write_json(known_file, lacking)
     path, what = next(iter((new or lacking).items()))
