@@ -62,8 +62,9 @@ SCRIPT = '"$@" >"$0/said" 2>"$0/errors"; echo $? >"$0/status.new"; mv "$0/status
 
 
 def runs(module: AnsibleModule, unit: str) -> bool:
-    """Whether systemd has a job of that name."""
-    return bool(module.run_command(["systemctl", "is-active", "--quiet", unit])[0] == 0)
+    """Whether systemd has a job of that name; also one that is on its way out, or of which nothing is heard."""
+    status, state, _ = module.run_command(["systemctl", "is-active", unit])
+    return status == 0 or state.strip() not in ("inactive", "failed", "unknown")
 
 
 def start(module: AnsibleModule, folder: Path, unit: str) -> None:
@@ -90,11 +91,16 @@ def look(module: AnsibleModule, folder: Path, unit: str, offset: int) -> dict[st
         said = content(folder / "said")[offset:]
         if not said and not status:
             time.sleep(0.2)
+    ended = not said and not status and not runs(module, unit)
+    if ended:
+        # It may have spoken and come to its end since the last look.
+        status = text(folder / "status")
+        said = content(folder / "said")[offset:]
     errors = text(folder / "errors")
-    # Somebody stopped it, the kernel did for want of memory, or the machine was started anew.
-    if not said and not status and not runs(module, unit):
-        status, cut = text(folder / "status"), f"{unit} was ended from outside; look at `journalctl -u {unit}`."
-        status, errors = (status, errors) if status else ("1", f"{errors}\n{cut}".strip())
+    if ended and not status:
+        # Somebody stopped it, the kernel did for want of memory, or the machine was started anew.
+        cut = f"{unit} was ended from outside; look at `journalctl -u {unit}`."
+        status, errors = "1", f"{errors}\n{cut}".strip()
     answer: dict[str, object] = {"text": said.decode("utf-8", "replace"), "offset": offset + len(said)}
     if status:
         answer.update(rc=int(status), stderr=errors)

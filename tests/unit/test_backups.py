@@ -632,6 +632,12 @@ def test_a_drill_that_fails_is_remembered(school: School, moments: Moments) -> N
     assert not (school.folder / "directory" / "drill").exists()
 
 
+def test_no_backup_is_removed_while_a_restore_is_half_done(school: School, moments: Moments, run: str) -> None:
+    """It may be taken up again, and wants its backup then."""
+    school.did("fetch", moments.backup, "--run", run)
+    assert f"A restore of {moments.backup} was cut short" in school.refused("prune", "--run", run)
+
+
 def test_a_drill_of_the_other_engines_backup_is_refused_in_a_sentence(school: School, moments: Moments) -> None:
     """After a move there are such, until the next backup."""
     settings = json.loads((school.folder / "program" / "settings.json").read_text())

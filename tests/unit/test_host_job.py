@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import PLUGINS, load
 
-SYSTEMCTL = '#!/bin/sh\n[ "$1" != is-active ] || exec test -e {here}/runs\n'
+SYSTEMCTL = '#!/bin/sh\n[ "$1" != is-active ] || cat {here}/runs 2>/dev/null || {{ echo inactive; exit 3; }}\n'
 # As systemd would, but at once: what stands after its own options is run.
 SYSTEMD_RUN = '#!/bin/sh\nwhile [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"\n'
 
@@ -48,7 +48,7 @@ def test_what_was_said_before_is_forgotten(job: Callable[..., dict[str, Any]]) -
 
 def test_one_of_a_name_at_a_time(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     """A second one is refused by name instead of writing over the first one's words."""
-    (tmp_path / "runs").touch()
+    (tmp_path / "runs").write_text("active\n")
     assert "backup runs already on this host" in job("echo")["msg"]
 
 
@@ -56,9 +56,30 @@ def test_nothing_new_is_said_to_be_so(job: Callable[..., dict[str, Any]], tmp_pa
     """A job that runs and is silent is neither ended nor failed."""
     job("echo", "x")
     (tmp_path / "jobs" / "backup" / "status").unlink()
-    (tmp_path / "runs").touch()
+    (tmp_path / "runs").write_text("active\n")
     answer = job("ignored", offset=2)
     assert (answer["text"], "rc" in answer) == ("", False)
+
+
+def test_one_that_is_on_its_way_out_has_not_ended(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Nobody undoes what something still does."""
+    job("echo", "x")
+    (tmp_path / "jobs" / "backup" / "status").unlink()
+    (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho deactivating\nexit 3\n")
+    assert "rc" not in job("ignored", offset=2)
+
+
+def test_what_was_said_at_the_very_end_is_heard(
+    job: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It speaks and ends between the last look at its words and the look whether it runs."""
+    job("echo", "x")
+    folder = tmp_path / "jobs" / "backup"
+    (folder / "status").unlink()
+    speak = f"#!/bin/sh\necho last >> {folder}/said; echo 0 > {folder}/status; echo inactive; exit 3\n"
+    (tmp_path / "bin" / "systemctl").write_text(speak)
+    answer = job("ignored", offset=2)
+    assert (answer["text"], answer["rc"]) == ("last\n", 0)
 
 
 def test_one_that_was_ended_from_outside_has_ended(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:

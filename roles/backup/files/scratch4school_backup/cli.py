@@ -55,6 +55,10 @@ def _noted(settings: Settings, what: str) -> Iterator[None]:
 
 def _prune(settings: Settings, options: argparse.Namespace) -> None:
     with locked(settings, options, "prune") as (containers, _), _noted(settings, "prune"):
+        if begun := restore.state(settings):
+            raise Problem(
+                f"A restore of {begun['snapshot']} was cut short and may need its backup still; end that first."
+            )
         repository = Repository(settings, containers)
         repository.unlock()
         print(repository.prune().strip())

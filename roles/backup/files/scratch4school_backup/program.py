@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -63,23 +63,26 @@ def stand_back(settings: HostSettings) -> None:
 @contextmanager
 def locked(settings: HostSettings, options: argparse.Namespace, verb: str) -> Iterator[tuple[Containers, str]]:
     """The host's lock: the one of the run that was named, or one of this process's own."""
-    # One at a time also when the run that began the other one is gone: that one may still be at it.
     Path(settings.directory).mkdir(mode=0o750, parents=True, exist_ok=True)
     end = time.monotonic() + options.patience
+    name = options.run or host_change.new_run()
+    # The lock first: who waits for it with the mutex in his hand stands in the way of its holder.
+    lock = nullcontext() if options.run else _patiently(settings, name, verb, options, end)
+    with lock, _Beat(settings.change_directory, name), _mutex(settings, end):
+        if options.run:
+            host_change.phase(settings.change_directory, run=name, name=verb)
+        yield from _with(Containers(settings, locked=True), name)
+
+
+@contextmanager
+def _mutex(settings: HostSettings, end: float) -> Iterator[None]:
+    """One at a time also when the run that began the other one is gone: that one may still be at it."""
     with (Path(settings.directory) / ".mutex").open("w") as mutex:
         while not _alone(mutex):
             if time.monotonic() >= end:
                 raise Problem("Other work on backups is under way on this host; try again when it has ended.")
             time.sleep(RETRY_SECONDS)
-        containers = Containers(settings, locked=True)
-        if options.run:
-            host_change.phase(settings.change_directory, run=options.run, name=verb)
-            with _Beat(settings.change_directory, options.run):
-                yield from _with(containers, options.run)
-            return
-        name = host_change.new_run()
-        with _patiently(settings, name, verb, options, end), _Beat(settings.change_directory, name):
-            yield from _with(containers, name)
+        yield
 
 
 def _alone(mutex: TextIO) -> bool:
