@@ -127,7 +127,7 @@ def test_a_night_without_a_backup_is_told(deployed: str) -> None:
     finally:
         on_host(
             f"sudo sh -c 'mv {settings}.kept {settings}; rm -rf {folder}/told {folder}/repository; "
-            f"mv {folder}/repository.kept {folder}/repository'"
+            f"mv {folder}/repository.kept {folder}/repository; systemctl reset-failed scratch4school-backup.service'"
         )
     assert f"{folder}/repository" in told, told
     assert "the last try failed" in play("status.yml").sentence
