@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 
 from . import school
-from .host import CA, ROOT, BenchmarkFailed, Host, Meter
+from .host import CA, CPU_COLUMNS, ROOT, BenchmarkFailed, Host, Meter
 from .results import Results, Row
 
 Name = TypeVar("Name")
@@ -92,10 +92,7 @@ def hold(host: Host, users: int, seconds: float, *more: str, beside: Callable[[]
         "p99_ms": times["p99_ms"],
         "failed": outcome["failed"],
         "broken": sum(outcome["promises"].values()) + len(outcome["unread"]),
-        **{
-            f"{part}_ms": round(1000 * used.get(part, 0.0) / requests, 3)
-            for part in ("proxy", "app", "pooler", "database", "all")
-        },
+        **{f"{part}_ms": round(1000 * used.get(part, 0.0) / requests, 3) for part in CPU_COLUMNS},
         "driver_ms": outcome["driver_cpu_ms_per_request"],
     }
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from . import school, statements
 from .classroom import DEFAULTS, OURS, WAY, WAYS
 from .driver import Request, Sender, Took, again, post
-from .host import BenchmarkFailed, Host, Meter
+from .host import CPU_COLUMNS, BenchmarkFailed, Host, Meter
 from .results import Results, Row
 
 # Milliseconds, of time as “ms” and of CPU by part and as “all”.
@@ -33,8 +33,6 @@ DOWNLOADERS = 8
 PGBENCH = "/usr/lib/postgresql/17/bin/pgbench"
 ASSET = "\\set asset random(1, 9000000000000000)"
 SECRET = "/etc/scratch4school/app/database_password"
-
-PARTS = ("proxy", "app", "pooler", "database", "all")
 
 OPERATIONS, BY_PART, DOWNLOADS = (
     "floors: milliseconds of CPU and of time, one client",
@@ -179,11 +177,11 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
         "ratio_ms": round(ours["ms"] / total["ms"], 2),
         "ratio_cpu": round(ours["all"] / total["all"], 2),
     }
-    above = {part: ours[part] - floor[part] - pooled[part] - files[part] for part in PARTS}
+    above = {part: ours[part] - floor[part] - pooled[part] - files[part] for part in CPU_COLUMNS}
     by_part: Row = {
         "operation": operation.name,
-        **{part: round(ours[part], 2) for part in PARTS},
-        **{f"{part} above": round(above[part], 2) for part in PARTS},
+        **{part: round(ours[part], 2) for part in CPU_COLUMNS},
+        **{f"{part} above": round(above[part], 2) for part in CPU_COLUMNS},
     }
     return row, by_part
 

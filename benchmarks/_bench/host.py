@@ -33,6 +33,8 @@ PARTS = {
     "scratch4school-pgbouncer": "pooler",
     "scratch4school-postgres": "database",
 }
+# As the tables have them.
+CPU_COLUMNS = (*dict.fromkeys(PARTS.values()), "all")
 
 
 class BenchmarkFailed(Exception):

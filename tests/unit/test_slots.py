@@ -214,6 +214,24 @@ def test_without_room_the_former_one_is_stopped_first_and_comes_back(lab: Lab) -
 
 
 @pytest.mark.parametrize("stop_first", [[], ["--stop-first"]])
+def test_a_link_that_was_not_moved_is_not_written(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop_first: list[str]
+) -> None:
+    """On a full disk the cause is told, the new slot is stopped, and the former one serves."""
+
+    def full(host: object, slot: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    lab.containers(**serving(), green={"state": "created", "release": "b", "broken": "ready"})
+    lab.point("blue")
+    lab.lock()
+    monkeypatch.setattr(lab.slots.Host, "point", full)
+    assert lab.run("enter", "green", "--run", "r1", "--ready-seconds", "0.2", *stop_first) == 1
+    assert "the database is behind" in capsys.readouterr().err
+    assert (lab.current, lab.state("app-blue"), lab.state("app-green")) == ("blue", "running", "exited")
+
+
+@pytest.mark.parametrize("stop_first", [[], ["--stop-first"]])
 def test_what_fails_after_the_switch_takes_pupils_back(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, stop_first: list[str]
 ) -> None:
