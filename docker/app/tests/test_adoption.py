@@ -235,7 +235,7 @@ def test_dirt_is_found_and_has_rules(school: Old, new: DatabaseSettings) -> None
         "lacking_asset": 1,
     }
     assert (seen["become"]["users"], seen["become"]["user_groups"]) == (61, 90)
-    with pytest.raises(SchemaRefused, match=r"such as projects 62 \(name: 105 characters, 100 fit\)"):
+    with pytest.raises(SchemaRefused, match=r"namely projects 62 \(name: 105 characters, 100 fit\)\."):
         adoption.transfer(school.settings, new, False, quietly)
     assert rows(new, "SELECT count(*) FROM users") == [(0,)]
     adoption.transfer(school.settings, new, True, quietly)
@@ -306,6 +306,28 @@ def test_ours_that_does_not_fit_is_refused_too(ours: Old, new: DatabaseSettings)
     with pytest.raises(SchemaRefused, match=r"projects 7 \(name: 101 characters, 100 fit\)"):
         adoption.transfer(ours.settings, new, False, quietly)
     assert rows(new, "SELECT count(*) FROM users") == [(0,)]
+
+
+def test_what_does_not_fit_is_refused_with_what_to_type(ours: Old, new: DatabaseSettings) -> None:
+    """How many, the first by table, row and column, and the option that cuts; the look says that option as well."""
+    ours.run(
+        "INSERT INTO users (id, username) VALUES ('ada', 'Ada')",
+        f"INSERT INTO projects (id, name, owner_id) VALUES (7, '{'x' * 101}', 'ada')",
+        f"INSERT INTO projects (id, name, owner_id) VALUES (9, '{'y' * 300}', 'ada')",
+    )
+    with pytest.raises(SchemaRefused) as refused:
+        adoption.transfer(ours.settings, new, False, quietly)
+    said = str(refused.value)
+    assert said.startswith("2 values are longer than their column, or hold a NUL, such as projects 7 (name: 101 char")
+    assert "Say -e cut=true, at this step and at those after it" in said
+    assert said.endswith("cuts to the column's length and takes out the NUL; the old database keeps the whole value.")
+    # The host's program shows an application's last line alone.
+    assert "\n" not in said
+    (finding,) = (one for one in adoption.look(ours.settings)["findings"] if one["finding"] == "too_long")
+    assert "-e cut=true" in finding["rule"]
+    adoption.transfer(ours.settings, new, True, quietly)
+    assert rows(new, "SELECT id, length(name) FROM projects ORDER BY id") == [(7, 100), (9, 100)]
+    assert rows(ours.settings, "SELECT id, length(name) FROM projects ORDER BY id") == [(7, 101), (9, 300)]
 
 
 def test_rows_that_came_otherwise_are_a_difference(school: Old, new: DatabaseSettings) -> None:

@@ -2,22 +2,85 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from helpers import Device, project_file
+from helpers import Device, FakeProvider, project_file
+from scratch4school.clock import utcnow
 from scratch4school.services import Services
+from scratch4school.tables import users
 
 
 def test_ready(app: Any) -> None:
     answer = app.test_client().get("/readyz")
     assert (answer.status_code, answer.json) == (
         200,
-        {"release": "release-under-test", "schema": "0003", "status": "ready"},
+        {"release": "release-under-test", "schema": "0003", "last_login": None, "status": "ready"},
     )
+
+
+def put_user(services: Services, user_id: str, created_at: datetime, last_login: datetime | None) -> None:
+    values = {"id": user_id, "username": user_id, "created_at": created_at, "last_login": last_login}
+    services.database.write(lambda connection: connection.execute(sa.insert(users).values(values)))
+
+
+def put_last_login(services: Services, moment: datetime) -> None:
+    services.database.write(lambda connection: connection.execute(sa.update(users).values(last_login=moment)))
+
+
+def last_login_of(app: Any) -> datetime:
+    told = str(app.test_client().get("/readyz").json["last_login"])
+    return datetime.fromisoformat(told).replace(tzinfo=None)
+
+
+def test_last_login_is_the_newest_of_all_people(app: Any, services: Services) -> None:
+    """In UTC with a Z; who logged in once under a former release has no moment but that of the first login."""
+    client = app.test_client()
+    put_user(services, "once", datetime(2026, 9, 1, 8, 0, 0, 250_000), None)
+    assert client.get("/readyz").json["last_login"] == "2026-09-01T08:00:00Z"
+    put_user(services, "often", datetime(2025, 9, 1), datetime(2026, 11, 2, 7, 30))
+    put_user(services, "before", datetime(2025, 9, 1), datetime(2026, 10, 2, 7, 30))
+    assert client.get("/readyz").json["last_login"] == "2026-11-02T07:30:00Z"
+
+
+def test_last_login_follows_each_login(app: Any, services: Services, log_in: Callable[..., str]) -> None:
+    """A person who was here before counts anew."""
+    log_in("ada")
+    put_last_login(services, datetime(2025, 9, 1))
+    before = utcnow().replace(microsecond=0)
+    log_in("ada")
+    assert before <= last_login_of(app) <= utcnow()
+
+
+def test_last_login_leaves_the_verification_out(app: Any, services: Services, log_in: Callable[..., str]) -> None:
+    """A deployment's own proof must not look as if a person could log in."""
+    log_in("verify-0123456789ab-late")
+    assert app.test_client().get("/readyz").json["last_login"] is None
+    put_user(services, "ada", datetime(2025, 9, 1), datetime(2025, 9, 2))
+    assert last_login_of(app) == datetime(2025, 9, 2)
+
+
+def test_last_login_stays_when_a_session_is_renewed(
+    app: Any, services: Services, log_in: Callable[..., str], provider: FakeProvider
+) -> None:
+    """A session that lives on by its refresh token says nothing of whether a login works."""
+    session_id = log_in("ada", expires_in=-1, refresh_token="one")
+    put_last_login(services, datetime(2025, 9, 1))
+    assert app.test_client().get("/session", headers={"X-Session-ID": session_id}).status_code == 200
+    assert [asked["grant_type"] for asked in provider.requests] == ["refresh_token"]
+    assert last_login_of(app) == datetime(2025, 9, 1)
+
+
+def test_last_login_is_told_while_not_ready(app: Any, services: Services, log_in: Callable[..., str]) -> None:
+    """As long as the database can be read."""
+    log_in("ada")
+    (services.store.root / ".incoming").write_bytes(b"in the way")
+    answer = app.test_client().get("/readyz")
+    assert (answer.status_code, answer.json["last_login"] is None) == (503, False)
 
 
 def set_revision(services: Services, revision: str) -> None:
@@ -34,11 +97,14 @@ def any_revision(services: Services) -> Any:
 
 @pytest.mark.parametrize(("revision", "status"), [("0002", 503), ("0003", 200), ("0004", 200), ("odd", 503)])
 def test_ready_with_a_schema_that_is_new_enough(
-    app: Any, any_revision: Callable[[str], None], revision: str, status: int
+    app: Any, any_revision: Callable[[str], None], log_in: Callable[..., str], revision: str, status: int
 ) -> None:
+    """Nothing but the stamp is read from a schema that this release does not know."""
+    log_in("ada")
     any_revision(revision)
     answer = app.test_client().get("/readyz")
     assert answer.status_code == status
+    assert (answer.json["last_login"] is None) == (status == 503)
     if status == 503:
         assert "this release needs 0003" in answer.json["error"]
 
@@ -49,6 +115,7 @@ def test_not_ready_without_a_schema(empty_url: str, settings: Any, make_app: Cal
     answer = make_app(database=replace(settings.database, url=url)).test_client().get("/readyz")
     assert answer.status_code == 503
     assert "revision none" in answer.json["problems"][0]
+    assert answer.json["last_login"] is None
 
 
 def test_not_ready_when_uploads_cannot_be_written(app: Any, services: Services) -> None:

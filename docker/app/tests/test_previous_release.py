@@ -27,6 +27,7 @@ LEFT_OUT = {
     "test_config.py": "it asks no database",
     "test_files.py": "it asks no database",
     "test_logs.py": "it is about words",
+    "test_front_page.py": "it is about a page outside of the application's folder",
     "test_uploads.py": "it is about what comes before the rows",
     "test_outages.py": "it takes its time, with a database that is away",
     "test_verification.py": "it takes its time, with the statements of the other tests",

@@ -15,7 +15,9 @@ from .claims import ClaimsError
 from .clock import isoformat, utcnow
 from .database import DatabaseUnavailable
 from .errors import ApiError
+from .logs import request_id
 from .oidc import ProviderError
+from .sentences import UNKNOWN_PERSON, lasting, passing, refusal
 from .services import services
 
 log = logging.getLogger(__name__)
@@ -55,13 +57,8 @@ def authorize() -> Response:
     """Finish a login: back to the front end with a session id, or with a sentence saying why not."""
     try:
         target = f"session_id={_sign_in()}"
-    except (LoginError, ProviderError, ClaimsError) as error:
-        target = f"error={quote(str(error), safe='')}"
-    except DatabaseUnavailable:
-        target = f"error={quote('The service is busy. Please try again in a moment.', safe='')}"
-    except Exception:
-        log.exception("login failed")
-        target = f"error={quote('Something went wrong while logging in.', safe='')}"
+    except Exception as error:
+        target = f"error={quote(_sentence(error), safe='')}"
     # The target is the configured front end and nothing a request could choose.
     response = redirect(f"{services().settings.public_url}/?{target}")
     response.delete_cookie(_COOKIE, path=_COOKIE_PATH)
@@ -104,26 +101,44 @@ def logout() -> tuple[dict[str, Any], int]:
     return {"success": True, "message": "logged out"}, 200
 
 
+def _sentence(error: Exception) -> str:
+    """What the person is told of a login that failed; the log is told it, too."""
+    if isinstance(error, LoginError | ProviderError | ClaimsError):
+        sentence = str(error)
+    elif isinstance(error, DatabaseUnavailable):
+        sentence = passing("The service is busy or its database is restarting.", "the database does not answer")
+    else:
+        log.error("login failed", exc_info=error)
+        cause = f"the application's log tells of it at the request {request_id()}"
+        return passing("The login met a fault of this service.", cause)
+    log.warning("login refused", extra={"reason": sentence})
+    return sentence
+
+
 def _sign_in() -> str:
     available = services()
     expected = _remembered()
     if not hmac.compare_digest(expected["state"].encode(), request.args.get("state", "").encode()):
-        raise LoginError("This login does not belong to this browser, or it took too long. Please try again.")
+        raise LoginError("This login was begun in another window or browser, or it took too long. Please try again.")
     if "error" in request.args:
-        raise LoginError("The identity provider did not allow the login.")
+        raise LoginError(refusal(request.args["error"]))
     code = request.args.get("code")
     if not code:
-        raise LoginError("The identity provider sent no code.")
+        wrong = "The school's login service did not finish this login."
+        raise LoginError(passing(wrong, "the identity provider sent neither a code nor an error"))
     tokens = available.provider.exchange(code)
     if tokens.id_token is None:
-        raise LoginError("The identity provider sent no ID token.")
+        cause = "the identity provider sent no ID token; the scope in the settings needs openid"
+        raise LoginError(lasting(UNKNOWN_PERSON, cause))
     oidc = available.settings.oidc
     identity = claims.identity(
         available.provider.verified_claims(tokens.id_token, expected["nonce"]), oidc.role_admin, oidc.role_teacher
     )
     expires_at = tokens.expires_at if tokens.expires_at is not None else utcnow() + _UNSAID_EXPIRY
     if expires_at <= utcnow():
-        raise LoginError("The identity provider sent a token that has already expired.")
+        wrong = "The school's login service sent a login that has already expired."
+        cause = "the access token had expired when it came; compare the clocks of both servers"
+        raise LoginError(lasting(wrong, cause))
     return users.sign_in(available.database, identity, tokens.access_token, tokens.refresh_token, expires_at)
 
 
@@ -132,7 +147,10 @@ def _remembered() -> dict[str, str]:
         remembered = _serializer().loads(request.cookies.get(_COOKIE, ""), max_age=_LOGIN_SECONDS)
         return {"state": remembered["state"], "nonce": remembered["nonce"]}
     except (BadSignature, KeyError, TypeError):
-        raise LoginError("This login took too long or was not begun in this browser. Please try again.") from None
+        raise LoginError(
+            "This login took too long, was used already, or was not begun in this browser. Please try again, and allow "
+            "this page to set cookies."
+        ) from None
 
 
 def _serializer() -> URLSafeTimedSerializer:

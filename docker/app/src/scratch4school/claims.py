@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .sentences import UNKNOWN_PERSON, lasting
+
 log = logging.getLogger(__name__)
 
 _ID_LENGTH = 128
@@ -12,6 +14,7 @@ _NAME_LENGTH = 128
 _EXTERNAL_ID_LENGTH = 255
 _ACT_KEYS = ("act", "id", "external_id", "value", "name", "displayName", "display", "display_name")
 _NAME_KEYS = ("name", "displayName", "display", "display_name")
+_UNUSABLE = "Scratch4School cannot use your account."
 
 
 class ClaimsError(Exception):
@@ -42,13 +45,14 @@ def identity(claims: Mapping[str, Any], role_admin: str, role_teacher: str) -> I
     """The identity in `claims`; ClaimsError when they hold no usable user id."""
     named = next((claims[key] for key in ("uuid", "id", "sub") if text(claims.get(key)) is not None), None)
     if named is None:
-        raise ClaimsError("The identity provider sent no user id.")
+        raise ClaimsError(lasting(UNKNOWN_PERSON, "the identity provider sent no user id (uuid, id or sub)"))
     user_id = identifier(named)
     if user_id is None:
-        raise ClaimsError("The identity provider sent a user id with characters that cannot be shown.")
+        raise ClaimsError(lasting(_UNUSABLE, "the user id that the identity provider sent has invisible characters"))
     # A shortened id could be another person's.
     if len(user_id) > _ID_LENGTH:
-        raise ClaimsError("The identity provider sent a user id that is too long.")
+        cause = f"the user id that the identity provider sent is longer than {_ID_LENGTH} characters"
+        raise ClaimsError(lasting(_UNUSABLE, cause))
     username = _first(claims, ("preferred_username", "username", "name")) or user_id
     email = text(claims.get("email"))
     found = groups(claims.get("groups"))

@@ -13,3 +13,8 @@ def utcnow() -> datetime:
 def isoformat(moment: datetime | None) -> str | None:
     """A stored moment as the front end expects it: ISO 8601 without a zone."""
     return moment.isoformat() if moment is not None else None
+
+
+def isoformat_utc(moment: datetime | None) -> str | None:
+    """A stored moment for those outside who compare it with a clock of theirs: whole seconds, with the Z of UTC."""
+    return f"{moment.isoformat(timespec='seconds')}Z" if moment is not None else None

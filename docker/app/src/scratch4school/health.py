@@ -1,6 +1,8 @@
 """Is the process alive, can it serve, and what did it count."""
 
 import os
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,12 +11,22 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from . import metrics, schema
+from . import metrics, schema, users
+from .clock import isoformat_utc
 from .database import Database, DatabaseUnavailable
 from .errors import ApiError
 from .services import services
 
 blueprint = Blueprint("health", __name__)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What one look at the database found; `last_login` is None where the schema cannot be relied on."""
+
+    revision: str | None
+    last_login: datetime | None
+    refuses_writes: bool
 
 
 @blueprint.get("/healthz")
@@ -25,18 +37,21 @@ def alive() -> dict[str, str]:
 
 @blueprint.get("/readyz")
 def ready() -> tuple[dict[str, Any], int]:
-    """Whether a save would succeed: database through the pool, its schema, uploads; 503 names what is wrong."""
+    """Whether a save would succeed: database through the pool, its schema, uploads; 503 names what is wrong.
+
+    It cannot know whether a person could log in, so it tells when one last did: `last_login`.
+    """
     available = services()
     problems: list[str] = []
-    revision = None
+    found = None
     try:
-        revision, refuses_writes = available.database.probe(lambda connection: _look(available.database, connection))
-        if not schema.is_acceptable(revision):
+        found = available.database.probe(lambda connection: _look(available.database, connection))
+        if not schema.is_acceptable(found.revision):
             problems.append(
-                f"schema: the database is at revision {revision or 'none'}, "
+                f"schema: the database is at revision {found.revision or 'none'}, "
                 f"this release needs {schema.needed()} or newer; run `scratch4school db upgrade`"
             )
-        if refuses_writes:
+        if found.refuses_writes:
             problems.append("database: it can only be read now; a standby or a read-only setting or disk does that")
     except (DatabaseUnavailable, SQLAlchemyError) as error:
         # A database error's own text is for the log of the database; its kind says enough here.
@@ -45,17 +60,22 @@ def ready() -> tuple[dict[str, Any], int]:
         available.store.check_writable()
     except OSError as error:
         problems.append(f"uploads: {error.strerror or 'not writable'}")
-    answer = {"release": available.settings.release, "schema": revision}
+    answer = {
+        "release": available.settings.release,
+        "schema": found.revision if found else None,
+        "last_login": isoformat_utc(found.last_login) if found else None,
+    }
     if problems:
         return {**answer, "status": "not ready", "error": "; ".join(problems), "problems": problems}, 503
     return {**answer, "status": "ready"}, 200
 
 
-def _look(database: Database, connection: Connection) -> tuple[str | None, bool]:
-    revision = schema.stamped_revision(connection)
+def _look(database: Database, connection: Connection) -> _Found:
+    revision, last_login = schema.stamped_revision(connection), None
     if schema.is_acceptable(revision):
         connection.execute(sa.text("SELECT 1 FROM projects LIMIT 1"))
-    return revision, database.refuses_writes(connection)
+        last_login = users.last_login(connection)
+    return _Found(revision, last_login, database.refuses_writes(connection))
 
 
 @blueprint.get("/metrics")

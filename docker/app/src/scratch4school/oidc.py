@@ -13,11 +13,12 @@ import requests
 from authlib.common.errors import AuthlibBaseError
 from authlib.integrations.requests_client import OAuth2Session
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import ClaimError, DecodeError, JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import KeySet
 
 from .clock import EPOCH, utcnow
 from .config import OidcSettings
+from .sentences import lasting, passing, refusal
 from .single_flight import NoAnswer, SingleFlight
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,16 @@ _LEEWAY_SECONDS = 60
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 # Errors of OAuth that say nothing about the token that was sent.
 _PASSING_ERRORS = ("temporarily_unavailable", "server_error", "slow_down")
+# The addresses of the settings as a sysadmin is told of them.
+_TOKEN_ADDRESS = "the identity provider's token address"  # noqa: S105
+_KEY_ADDRESS = "the address of the identity provider's keys"
+_NOT_CHECKED = "The login could not be checked."
+_CLAIM_CAUSES = {
+    "aud": "the ID token is meant for another client; compare the client id in the settings",
+    "iss": "the ID token names another issuer than the settings",
+    "nonce": "the ID token does not carry the nonce of this login",
+    **dict.fromkeys(("exp", "iat", "nbf"), "the times in the ID token are wrong; compare the clocks of both servers"),
+}
 
 
 class ProviderError(Exception):
@@ -41,8 +52,8 @@ class ProviderError(Exception):
 class ProviderAway(ProviderError):
     """The provider did not decide anything: it could not be reached, was too slow or is out of order."""
 
-    def __init__(self) -> None:
-        super().__init__("The identity provider does not answer. Please try again in a moment.")
+    def __init__(self, cause: str = f"{_TOKEN_ADDRESS} does not answer in time") -> None:
+        super().__init__(passing("The school's login service does not answer as it should.", cause))
 
 
 @dataclass(frozen=True)
@@ -94,9 +105,9 @@ class Provider:
                 checks["iss"] = {"essential": True, "value": self._settings.issuer}
             jwt.JWTClaimsRegistry(leeway=_LEEWAY_SECONDS, **checks).validate(token.claims)
         except (JoseError, ValueError, TypeError, KeyError) as error:
-            # The error names the claim or the key that was wrong. It helps the operator and says too much to a browser.
+            # The error's own text may quote the token. It helps the operator and says too much to a browser.
             log.warning("ID token refused", extra={"reason": f"{type(error).__name__}: {error}"})
-            raise ProviderError("The identity provider's answer could not be verified.") from error
+            raise ProviderError(passing(_NOT_CHECKED, _token_flaw(error))) from error
         return dict(token.claims)
 
     def _decode(self, id_token: str) -> jwt.Token:
@@ -124,7 +135,7 @@ class Provider:
         try:
             return self._key_fetches.call("keys", self._fetch_keys)
         except NoAnswer as error:
-            raise ProviderAway from error
+            raise ProviderAway(f"{_KEY_ADDRESS} does not answer in time") from error
 
     def _fetch_keys(self) -> KeySet:
         try:
@@ -133,7 +144,7 @@ class Provider:
             keys = KeySet.import_key_set(answer.json())
         except (OSError, ValueError, KeyError, TypeError, JoseError) as error:
             log.warning("no keys from the identity provider", extra={"reason": type(error).__name__})
-            raise ProviderError("The identity provider's keys could not be fetched.") from error
+            raise ProviderError(passing(_NOT_CHECKED, _trouble(error, _KEY_ADDRESS))) from error
         self._keys = (keys, time.monotonic())
         return keys
 
@@ -147,9 +158,11 @@ class Provider:
         except (AuthlibBaseError, OSError, ValueError, TypeError, KeyError) as error:
             # Only the kind of error is logged: its text may repeat the code or the token that was sent.
             log.warning("token request failed", extra={"reason": type(error).__name__})
-            if isinstance(error, AuthlibBaseError) and error.error not in _PASSING_ERRORS:
-                raise ProviderError("The identity provider did not accept the login.") from error
-            raise ProviderAway from error
+            if not isinstance(error, AuthlibBaseError):
+                raise ProviderAway(_trouble(error, _TOKEN_ADDRESS)) from error
+            if error.error in _PASSING_ERRORS:
+                raise ProviderAway(f"{_TOKEN_ADDRESS} answers {error.error}") from error
+            raise ProviderError(refusal(error.error)) from error
         return _tokens(answer)
 
     def _session(self) -> OAuth2Session:
@@ -168,10 +181,36 @@ def trusted_authorities() -> str | bool:
     return paths.cafile or paths.capath or True
 
 
+def _trouble(error: Exception, address: str) -> str:
+    """Why an address gave no answer that can be used, in a few words and without what was sent to it."""
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"no TLS connection that can be trusted leads to {address}"
+    if isinstance(error, requests.Timeout):
+        return f"{address} does not answer in time"
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"{address} answers with the status {error.response.status_code}"
+    if isinstance(error, requests.ConnectionError):
+        return f"{address} cannot be reached"
+    if isinstance(error, OSError) and not isinstance(error, ValueError):
+        return f"{address} cannot be asked ({type(error).__name__})"
+    return f"{address} answers with something that does not belong there"
+
+
+def _token_flaw(error: Exception) -> str:
+    """What is wrong with an ID token, in a few words; of its content only the names of claims."""
+    if isinstance(error, ClaimError):
+        return _CLAIM_CAUSES.get(error.claim, "a claim of the ID token is not as it must be")
+    if isinstance(error, UnsupportedAlgorithmError):
+        return "the ID token is signed by a method that is not accepted; RS256 is, and HS256 is not"
+    if isinstance(error, DecodeError) or not isinstance(error, JoseError):
+        return "the ID token cannot be read"
+    return f"the ID token is not signed with one of the keys at {_KEY_ADDRESS}"
+
+
 def _tokens(answer: Any) -> Tokens:
     access_token = answer.get("access_token") if isinstance(answer, dict) else None
     if not isinstance(access_token, str) or not access_token:
-        raise ProviderError("The identity provider sent no access token.")
+        raise ProviderError(lasting(_NOT_CHECKED, f"{_TOKEN_ADDRESS} answers without an access token"))
     refresh_token, id_token = answer.get("refresh_token"), answer.get("id_token")
     return Tokens(
         access_token=access_token.replace("\0", ""),

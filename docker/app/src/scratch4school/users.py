@@ -18,6 +18,9 @@ from .clock import utcnow
 from .database import Database
 from .tables import groups, oauth_sessions, user_groups, users
 
+# How the ids of those users begin that the verification makes for a moment (verification/visitors.py).
+VISITOR_PREFIX = "verify-"
+
 
 def sign_in(
     database: Database, identity: Identity, access_token: str, refresh_token: str | None, expires_at: datetime
@@ -47,6 +50,14 @@ def sign_in(
 
     database.write(work)
     return session_id
+
+
+def last_login(connection: Connection) -> datetime | None:
+    """When a person last logged in, None when none ever did; the verification's visitors do not count."""
+    # The original and former releases of ours leave `last_login` empty at the first login, which creates the user.
+    moment = sa.func.coalesce(users.c.last_login, users.c.created_at)
+    is_visitor = sa.func.substr(users.c.id, 1, len(VISITOR_PREFIX)) == VISITOR_PREFIX
+    return connection.scalar(sa.select(sa.func.max(moment)).where(~is_visitor))
 
 
 def groups_of(connection: Connection, user_id: str) -> Sequence[Row[Any]]:
@@ -83,11 +94,12 @@ def _put_user(database: Database, connection: Connection, identity: Identity, no
         "email": identity.email,
         "role": identity.role,
         "user_data": identity.raw,
+        "last_login": now,
     }
     connection.execute(
         database.insert(users)
         .values(id=identity.user_id, created_at=now, **described)
-        .on_conflict_do_update(index_elements=[users.c.id], set_={**described, "last_login": now})
+        .on_conflict_do_update(index_elements=[users.c.id], set_=described)
     )
 
 

@@ -47,7 +47,8 @@ RULES = {
     "doubled": "assets of one content and type that are there twice; the one with the lowest number comes over",
     "as_text": "users whose data is a text that holds JSON, as the original's copier left it; it becomes JSON",
     "broken_json": "users whose data is no JSON; it is left out and comes again with their next login",
-    "too_long": "values that are longer than their column, or hold a NUL; they come over only cut, if you say so",
+    "too_long": "values that are longer than their column, or hold a NUL; they come over only with -e cut=true, which "
+    "cuts them to the column's length, while the old database keeps them whole",
     "shared_with_nobody": "projects that are called shared, and no group is named; they come over so",
     "lacking_asset": "things in backpacks whose asset is not there; they come over so",
 }

@@ -157,9 +157,16 @@ def _refuse_what_does_not_fit(old: OldRows) -> None:
             pass
     finding = next((one for one in old.findings.as_list() if one["finding"] == "too_long"), None)
     if finding and not old.cuts:
+        count = finding["count"]
+        what = (
+            "1 value is longer than its column, or holds a NUL, namely"
+            if count == 1
+            else f"{count:,} values are longer than their column, or hold a NUL, such as"
+        )
         raise DoesNotFit(
-            f"{finding['count']} values are longer than their column, or hold a NUL, such as {finding['where'][0]}. "
-            "They come over only cut; the old database keeps them whole."
+            f"{what} {finding['where'][0]}. Nothing was written. Say -e cut=true, at this step and at those after it "
+            "(`scratch4school adopt`: --cut): it cuts to the column's length and takes out the NUL; the old database "
+            "keeps the whole value."
         )
 
 

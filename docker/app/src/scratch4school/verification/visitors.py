@@ -24,8 +24,8 @@ from ..tables import (
     user_groups,
     users,
 )
+from ..users import VISITOR_PREFIX as PREFIX
 
-PREFIX = "verify-"
 # Longer than any run lasts, so that two runs at once leave each other's visitors alone.
 _LEFTOVER_AGE = timedelta(hours=1)
 _OURS = re.compile(r"verify-[0-9a-f]{12}-[a-z0-9-]+")
