@@ -544,6 +544,18 @@ def test_the_script_sizes() -> None:
     assert run_script(*numbers, 12).returncode == 1
 
 
+def test_the_script_without_max_connections_says_what_it_assumed() -> None:
+    """PostgreSQL's default is taken, and the output says so, as JSON too; of a given number it says nothing."""
+    sentence = "max_connections = 100: PostgreSQL's default; give --max-connections if yours differs."
+    sized = run_script("size", "--cores", 2)
+    assert (sized.returncode, sized.stdout.splitlines()[0]) == (0, sentence)
+    given = run_script("size", "--cores", 2, "--max-connections", 100)
+    assert sized.stdout.splitlines()[1:] == given.stdout.splitlines()
+    assert json.loads(run_script("size", "--json").stdout)["assumed"] == [sentence]
+    assert json.loads(run_script("size", "--json", "--max-connections", 100).stdout)["assumed"] == []
+    assert "100, PostgreSQL's own" in " ".join(run_script("size", "--help").stdout.split())
+
+
 @pytest.mark.parametrize("verb", [("top", "--once"), ("diff", os.devnull)])
 def test_a_console_that_does_not_answer_is_a_sentence(verb: tuple[str, ...]) -> None:
     """One line, status 1."""

@@ -6,7 +6,16 @@ Ansible and of YAML.
 
 from __future__ import annotations
 
-from .capacity import CAPACITY_NUMBERS, SIZE_NUMBERS, SIZES, Capacity, Sizes, capacity, size
+from .capacity import (
+    CAPACITY_NUMBERS,
+    POSTGRES_MAX_CONNECTIONS,
+    SIZE_NUMBERS,
+    SIZES,
+    Capacity,
+    Sizes,
+    capacity,
+    size,
+)
 from .check import Circumstances, check
 from .console import Change, Pool, changes, pool_facts, pool_table, pools_of, running
 from .ini import Configuration, Finding, read_ini, read_userlist
@@ -19,6 +28,7 @@ __all__ = [
     "CAPACITY_NUMBERS",
     "KEYS",
     "OPINIONS",
+    "POSTGRES_MAX_CONNECTIONS",
     "SECTIONS",
     "SIZES",
     "SIZE_NUMBERS",

@@ -98,6 +98,9 @@ SIZE_NUMBERS: dict[str, tuple[str, int | None]] = {
     "max_connections": (CAPACITY_NUMBERS["max_connections"], None),
     "reserved": (CAPACITY_NUMBERS["reserved"], 3),
 }
+# What PostgreSQL accepts where its max_connections was never set. `size` does not take it by itself: of a number that
+# ends up in a file the intent has to say it.
+POSTGRES_MAX_CONNECTIONS = 100
 # The settings of PgBouncer that `size` chooses.
 SIZES = ("default_pool_size", "reserve_pool_size", "max_client_conn")
 
