@@ -162,8 +162,6 @@ def play(
         check=False,
     )
     if ended.returncode:
-        # After the task that failed come its profile's lines, one for each task.
-        failed = ended.stdout.find("[ERROR]: ") if "[ERROR]: " in ended.stdout else ended.stdout.find("fatal: ")
-        said = f"{ended.stdout[max(failed, 0) :][:2000]}{ended.stderr[-1000:]}"
+        said = f"{ended.stdout[-2000:]}{ended.stderr[-1000:]}"
         raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{said}")
     return ended.stdout

@@ -25,7 +25,7 @@ TIMES = 5
 VERBS = ("deploy, nothing to do", "deploy, code only", "rollback", "restart", "backup", "drill")
 # Ansible's own measurement of its tasks; the names are printed with their role.
 PROFILE = {
-    "ANSIBLE_CALLBACKS_ENABLED": "last_word,ansible.posix.profile_tasks",
+    "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
     "PROFILE_TASKS_TASK_OUTPUT_LIMIT": "all",
 }
 _TASK = re.compile(r"^(\S.*?) -+ ([\d.]+)s$", re.MULTILINE)
