@@ -53,9 +53,11 @@ def parse(text: str) -> Window:
     return window
 
 
-def problem(windows: object, moment: datetime) -> str:
+def problem(windows: object, moment: datetime, zone: str = "") -> str:
     """The sentence with which a change at this moment is refused; '' when it may go on, as always without windows.
 
+    :param moment: the time of day on the host, by its own clock.
+    :param zone: what the host calls the zone of that clock; the sentence says it.
     :raises ChangeWindowError: when one of them cannot be read, whatever the moment.
     """
     if isinstance(windows, str) or not isinstance(windows, Iterable):
@@ -68,8 +70,8 @@ def problem(windows: object, moment: datetime) -> str:
     if not texts or any(holding):
         return ""
     return (
-        f"It is {DAYS[moment.weekday()]} {moment:%H:%M} there, and change_windows allows changes only at "
-        f"{' and '.join(texts)}. Wait, or say -e change_forced=true."
+        f"It is {DAYS[moment.weekday()]} {moment:%H:%M} {zone or 'local time'} there, and change_windows allows "
+        f"changes only at {' and '.join(texts)}. Wait, or say -e change_forced=true."
     )
 
 

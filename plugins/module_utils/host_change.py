@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -239,14 +240,28 @@ def refusal(lock: Mapping[str, Any]) -> str:
     """Say who holds the lock and what one can do."""
     return (
         f"{describe(lock)} is changing this host now (phase {lock.get('phase')}, last heard of at "
-        f"{lock.get('heartbeat')}). "
+        f"{readable(lock.get('heartbeat'))}). "
         "Wait until it has ended; if you know that it never will, run unlock.yml with -e reason='…'."
     )
 
 
 def describe(lock: Mapping[str, Any]) -> str:
-    """`deploy by anna@desk since 2026-11-24T16:50:01.000Z`."""
-    return f"{lock['verb']} by {lock['by']} since {lock.get('since')}"
+    """`deploy by anna@desk since 2026-11-24 16:50 UTC`."""
+    return f"{lock['verb']} by {lock['by']} since {readable(lock.get('since'))}"
+
+
+def readable(moment: object) -> str:
+    """A moment of a file as a person reads it: `2026-11-24T16:50:01.000Z` → `2026-11-24 16:50 UTC`.
+
+    A text that is no moment, or that does not say its zone, comes back as it is.
+    """
+    # Python 3.10 reads neither a Z nor the nine digits of a second that restic writes.
+    text = re.sub(r"\.\d+", "", str(moment)).replace("Z", "+00:00")
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        return str(moment)
+    return f"{parsed.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC" if parsed.tzinfo else str(moment)  # noqa: UP017
 
 
 def runs(text: str) -> list[Run]:
@@ -281,10 +296,31 @@ def half_finished(text: str, wanted: str | None) -> str:
     # Of a text that was cut off its last line may be all that is left.
     phase = next((name for name in reversed(last.phases) if name not in ("lost", "end")), "begin")
     return (
-        f"An earlier {last.verb} of release {last.release} by {last.by}, begun at {last.at}, stopped in its phase "
-        f"“{phase}”, and this would be release {wanted}. "
+        f"An earlier {last.verb} of release {last.release} by {last.by}, begun at {readable(last.at)}, stopped in its "
+        f"phase “{phase}”, and this would be release {wanted}. "
         "Run that one again from its own checkout, go back with rollback.yml, or give it up with "
         "-e release_abandon=true."
+    )
+
+
+def never_live(text: str, host: str) -> str:
+    """Why no release is live on a host whose ledger is empty, and what to type.
+
+    :param text: the journal.
+    """
+    last = next((run for run in reversed(runs(text)) if run.verb not in ("status", "verify", "unlock")), None)
+    if last is None:
+        return f"Nothing is deployed on {host}; run deploy.yml first."
+    began = f"No release is live on {host} yet: the {last.verb} by {last.by}, begun at {readable(last.at)},"
+    if last.outcome == "failed":
+        reason = (last.reason or "").rstrip(".")
+        return f"{began} failed{f': {reason}' if reason else ''}. Correct that, and run deploy.yml."
+    if last.outcome == "done":
+        return f"{began} ended well, and activates no release. Run deploy.yml."
+    phase = next((name for name in reversed(last.phases) if name not in ("lost", "end")), "begin")
+    return (
+        f"{began} stopped in its phase “{phase}”, or is still under way. If it is not, run deploy.yml again; "
+        "it goes on from there."
     )
 
 
@@ -295,7 +331,7 @@ def last_change(text: str) -> str:
         return ""
     last = found[-1]
     ending = last.outcome or f"stopped in its phase “{last.phases[-1]}”"
-    return f"{last.verb} by {last.by} at {last.at}: {ending}{f' ({last.reason})' if last.reason else ''}"
+    return f"{last.verb} by {last.by} at {readable(last.at)}: {ending}{f' ({last.reason})' if last.reason else ''}"
 
 
 def read_hold(folder: str | os.PathLike[str]) -> str:

@@ -116,7 +116,7 @@ def _span(report: dict[str, Any], kind: str) -> str:
     if not alike:
         return ""
     first, last = min(each["start"] for each in alike), max(each["end"] for each in alike)
-    return f", {_moment(first)} to {_moment(last)}, first at {alike[0]['operation']}: {alike[0]['message'][:100]}"
+    return f", {_readable(first)} to {_readable(last)}, first at {alike[0]['operation']}: {alike[0]['message'][:100]}"
 
 
 def _kind(failure: dict[str, Any]) -> str:
@@ -133,3 +133,9 @@ def _sentences(title: str, sentences: list[str]) -> list[str]:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+
+
+def _readable(seconds: float) -> str:
+    """As a person reads it, yet to the millisecond, by which a failure is told from the next one."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03d} UTC"

@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import random
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 for folder in ("roles/adoption/files", "roles/backup/files", "plugins/module_utils"):
     sys.path.insert(0, str(ROOT / folder))
 
-from scratch4school_adoption import moving, old_files, old_rows, report, steps  # noqa: E402
+from scratch4school_adoption import application, moving, old_files, old_rows, report, steps  # noqa: E402
 from scratch4school_adoption.settings import Settings  # noqa: E402
 from scratch4school_adoption.sqlite_copy import copy_sqlite  # noqa: E402
 from scratch4school_backup.base import Problem  # noqa: E402
@@ -445,7 +446,9 @@ def test_the_report_says_what_there_is_and_what_becomes_of_it() -> None:
     assert "It needs about 12 MB on this host's disk, and 42 s" in text
 
 
-def test_finish_wants_something_that_was_brought_from_the_same_place(settings: Settings) -> None:
+def test_finish_wants_something_that_was_brought_from_the_same_place(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And what is done is done."""
     with pytest.raises(Problem, match="step=import first"):
         steps.finish(settings, None, "r1")
@@ -455,13 +458,17 @@ def test_finish_wants_something_that_was_brought_from_the_same_place(settings: S
     with pytest.raises(Problem, match="Nothing was compared yet"):
         steps.settle(settings)
     steps._keep(settings, compared="2026-11-26T17:00:00Z", old=settings.as_dict())
+    when = "the same at 2026-11-26 17:00 UTC, and pupils"
     for step in (steps.bring, steps.undo):
-        with pytest.raises(Problem, match="pupils have been let in here since"):
+        with pytest.raises(Problem, match=f"{when} have been let in here since"):
             step(settings, None, "r1")
     steps.finish(settings, None, "r1")
+    assert f"{when} came since" in capsys.readouterr().out
     steps.settle(settings)
     for step in (steps.bring, steps.finish, steps.undo):
-        with pytest.raises(Problem, match="was brought over to this host at"):
+        with pytest.raises(
+            Problem, match=r"was brought over to this host at 20\d\d-\d\d-\d\d \d\d:\d\d UTC, and it serves"
+        ):
             step(settings, None, "r1")
 
 
@@ -569,6 +576,29 @@ def test_whatever_is_cut_short_no_save_is_lost(settings: Settings, world: World,
             world.enter("sqlite" if engine == "postgres" else "postgres")
         assert world.rows[world.serves] == world.saved
         assert what_it_runs_on(settings) == world.serves
+
+
+def test_a_move_that_goes_on_says_since_when_with_the_zone(
+    settings: Settings, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There and back: who has had all rows since then, as a person reads a time."""
+    moment = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC; it goes on from there"
+    for verb, name in ((moving.move, "PostgreSQL"), (moving.back, "SQLite")):
+        verb(settings, None, "r1")
+        verb(settings, None, "r1")
+        assert re.search(f"{name} has had all rows since {moment}", capsys.readouterr().out)
+
+
+def test_a_refusal_of_the_application_comes_through_whole(settings: Settings) -> None:
+    """The last line that it wrote is the sentence, and in it what to type."""
+    sentence = (
+        "2 values are longer than their column, such as projects 7 (name: 101 characters, 100 fit). Say -e cut=true."
+    )
+    words = f"import sys; print('users: 1 rows'); sys.exit('scratch4school: {sentence}')"
+    process = subprocess.Popen([sys.executable, "-c", words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with pytest.raises(Problem) as refused:
+        application._listen(process, quiet=False, refuse=True)
+    assert str(refused.value) == sentence
 
 
 COMPOSE = """

@@ -55,10 +55,10 @@ def test_without_windows_every_moment_is_good() -> None:
 
 def test_refusal_says_when_and_how_to_force_it() -> None:
     """One sentence with the time there, the windows, and the way out."""
-    said = problem(["Mon-Fri 16:00-22:00", "Sat,Sun 00:00-24:00"], moment(MONDAY, "10:05"))
+    said = problem(["Mon-Fri 16:00-22:00", "Sat,Sun 00:00-24:00"], moment(MONDAY, "10:05"), "CET")
     assert said == (
-        "It is Mon 10:05 there, and change_windows allows changes only at Mon-Fri 16:00-22:00 and Sat,Sun 00:00-24:00. "
-        "Wait, or say -e change_forced=true."
+        "It is Mon 10:05 CET there, and change_windows allows changes only at Mon-Fri 16:00-22:00 and Sat,Sun "
+        "00:00-24:00. Wait, or say -e change_forced=true."
     )
     assert problem(["Mon-Fri 16:00-22:00", "Sat,Sun 00:00-24:00"], moment(MONDAY, "16:05")) == ""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from host_change import readable
 from scratch4school_backup.base import Problem, Progress, now, read_json, say, write_json
 from scratch4school_backup.containers import Containers
 from scratch4school_backup.engines import SQLITE_FILE, Server
@@ -52,7 +53,7 @@ def move(settings: Settings, containers: Containers, run: str) -> None:
     """Nobody is served, and PostgreSQL has the rows that SQLite has."""
     begun = _taken_up(settings)
     if begun.get("rows") == "postgres":
-        say(f"PostgreSQL has had all rows since {begun['since']}; it goes on from there.")
+        say(f"PostgreSQL has had all rows since {readable(begun['since'])}; it goes on from there.")
         return
     if not begun:
         _refuse_rows_of_others(settings)
@@ -77,7 +78,7 @@ def back(settings: Settings, containers: Containers, run: str) -> None:
     if not begun:
         raise Problem("Nothing was moved, or the move was confirmed and SQLite's file is gone; there is no way back.")
     if begun["rows"] == "sqlite":
-        say(f"SQLite has had all rows since {begun['since']}; it goes on from there.")
+        say(f"SQLite has had all rows since {readable(begun['since'])}; it goes on from there.")
         return
     folder = Path(settings.sqlite_directory)
 

@@ -119,7 +119,8 @@ def finish(settings: Settings, containers: Containers, run: str) -> None:
             "place is described otherwise now. Correct the description, or give it up with -e undo=true."
         )
     if _are_let_in(settings):
-        say(f"Old and new were the same at {begun['compared']}, and pupils came since; it goes on from there.")
+        when = host_change.readable(begun["compared"])
+        say(f"Old and new were the same at {when}, and pupils came since; it goes on from there.")
         return
     _keep(settings, compared="")
     tell_slots(settings, "close", "--run", run, "--reason", "adopt.yml is bringing a school over")
@@ -223,13 +224,13 @@ def _refuse_what_is_done(settings: Settings) -> None:
     begun = state(settings)
     if begun.get("step") == "done":
         raise Problem(
-            f"A school was brought over to this host at {begun['done']}, and it serves; a second one would replace it. "
-            "Bring another school to another host."
+            f"A school was brought over to this host at {host_change.readable(begun['done'])}, and it serves; a second "
+            "one would replace it. Bring another school to another host."
         )
     if _are_let_in(settings):
         raise Problem(
-            f"Old and new were the same at {begun['compared']}, and pupils have been let in here since; what they "
-            "saved would be lost. End it with adopt.yml -e step=finish -e stopped=true."
+            f"Old and new were the same at {host_change.readable(begun['compared'])}, and pupils have been let in here "
+            "since; what they saved would be lost. End it with adopt.yml -e step=finish -e stopped=true."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from host_change import readable
 
 from . import restore
 from .base import Problem, Settings, now, read_json, remember, say
@@ -91,7 +94,7 @@ def _list(settings: Settings, options: argparse.Namespace) -> None:
         )
         return
     for one in reversed(backups):
-        print(f"{one.short}  {one.time[:19]}Z  {one.kind:<9} {one.host}")
+        print(f"{one.short}  {readable(one.time)}  {one.kind:<9} {one.host}")
     if not backups:
         print(f"There is no backup in {settings.repository}.")
 
@@ -134,17 +137,44 @@ def _failed(settings: Settings, options: argparse.Namespace) -> None:
     ).stdout
     print(f"{options.unit} failed on {settings.host}.")
     if settings.failure_command:
-        try:
-            ended = subprocess.run(
-                ["sh", "-c", settings.failure_command],
-                input=f"{options.unit} failed on {settings.host} ({settings.school}) at {now()}:\n\n{lines}",
-                text=True, check=False, timeout=TELLING_SECONDS,
-                env={**os.environ, "SCRATCH4SCHOOL_UNIT": options.unit, "SCRATCH4SCHOOL_HOST": settings.host},
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as problem:
-            raise Problem(f"backup_failure_command did not end within {TELLING_SECONDS} seconds.") from problem
-        if ended.returncode:
-            raise Problem(f"backup_failure_command ended with {ended.returncode}.")
+        _tell(
+            settings,
+            options.unit,
+            f"{options.unit} failed on {settings.host} ({settings.school}) at {readable(now())}:\n\n{lines}",
+        )
+
+
+def _tell(settings: Settings, unit: str, text: str) -> None:
+    """Run the sysadmin's command with a text on its input; Problem when it does not end well."""
+    try:
+        ended = subprocess.run(
+            ["sh", "-c", settings.failure_command],
+            input=text, capture_output=True, text=True, check=False, timeout=TELLING_SECONDS,
+            env={**os.environ, "SCRATCH4SCHOOL_UNIT": unit, "SCRATCH4SCHOOL_HOST": settings.host},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as problem:
+        raise Problem(f"backup_failure_command did not end within {TELLING_SECONDS} seconds.") from problem
+    if ended.returncode:
+        said = " ".join((ended.stderr or ended.stdout).split())[-300:]
+        raise Problem(f"backup_failure_command ended with {ended.returncode}{f': {said}' if said else '.'}")
+
+
+def _prove_failure_command(settings: Settings, options: argparse.Namespace) -> None:
+    """Run a failure command that was never proved once, with a test message; say `proved`, or `unchanged`."""
+    command = hashlib.sha256(settings.failure_command.encode()).hexdigest()
+    if read_json(settings.state_file).get("failure_command", {}).get("command") == command:
+        print("unchanged")
+        return
+    if settings.failure_command:
+        unit = "scratch4school-test.service"
+        _tell(
+            settings,
+            unit,
+            f"This is a test from {settings.host} ({settings.school}) at {readable(now())}: nothing failed.\n"
+            "When a backup, a look for damage or a drill fails, you are told in this way.\n",
+        )
+    remember(settings, "failure_command", command=command)
+    print("proved" if settings.failure_command else "unchanged")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -170,5 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     add("prune", _prune, "remove backups beyond those that are kept")
     add("check", _check, "look for damage in the repository")
     add("status", _status, "say how backups are, as JSON", locks=False).add_argument("--json", action="store_true")
+    proving = "run a new failure command once, with a test message"
+    add("prove-failure-command", _prove_failure_command, proving, locks=False)
     add("failed", _failed, "tell the sysadmin that a timer's work failed", locks=False).add_argument("unit")
     return parser

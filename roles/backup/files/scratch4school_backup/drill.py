@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from host_change import readable
+
 from .base import Problem, Progress, Settings, empty_folder, megabytes, need_room, read_json, remember, say
 from .containers import APPLICATION_USER, FILES_GROUP, Containers, docker, last_words
 from .engines import DATABASE, SQLITE_FILE, accept, roles_that_exist, sqlite_contents
@@ -39,7 +41,7 @@ def drill(settings: Settings, containers: Containers, wish: str) -> None:
         files = sum(size for size, _ in manifest["files"].values())
         need_room(settings, Path(settings.directory), 3 * manifest["database"]["size"] + files, "This drill")
         empty_folder(scratch)
-        with progress.phase("unpack", f"backup {snapshot.short} of {manifest['begun']} into {scratch}"):
+        with progress.phase("unpack", f"backup {snapshot.short} of {readable(manifest['begun'])} into {scratch}"):
             dump = unpack(repository, snapshot, manifest, scratch, scratch / "uploads", progress)
             progress.sum_up(f"{len(manifest['files']):,} files, {megabytes(files)}")
         with progress.phase("compare", "sizes and hashes with the manifest"):

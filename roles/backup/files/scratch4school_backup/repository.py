@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from host_change import readable
+
 from .base import Problem, Settings, say
 from .containers import Containers, last_words
 
@@ -187,7 +189,7 @@ class Repository:
         found = [one for one in backups if len(wish) >= 4 and one.id.startswith(wish)]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(f"{one.short} ({one.time[:16]}Z)" for one in reversed(backups[-12:]))
+        known = ", ".join(f"{one.short} ({readable(one.time)})" for one in reversed(backups[-12:]))
         raise Problem(f"{'Several backups begin' if found else 'No backup begins'} with “{wish}”. There are: {known}.")
 
     def manifest(self, snapshot: Snapshot) -> dict[str, Any]:

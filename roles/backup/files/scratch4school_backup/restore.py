@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from host_change import readable
+
 from .base import (
     Problem,
     Progress,
@@ -127,7 +129,8 @@ def fetch(settings: Settings, containers: Containers, snapshot_id: str) -> None:
     begun = state(settings)
     if begun and begun["snapshot"] != snapshot_id and STEPS.index(begun["step"]) >= STEPS.index("closed"):
         raise Problem(
-            f"A restore of {begun['snapshot']} was cut short. Run that one again (-e backup={begun['snapshot']}), or "
+            f"A restore of {begun['snapshot']} was cut short. Run that one again (-e backup={begun['snapshot']} "
+            f"-e confirm={begun['snapshot']}), or "
             "take it back with -e undo=true."
         )
     if begun.get("snapshot") == snapshot_id and begun["step"] not in ("fetching", "fetched"):
@@ -143,7 +146,7 @@ def fetch(settings: Settings, containers: Containers, snapshot_id: str) -> None:
     empty_folder(folder(settings))
     _keep(settings, snapshot=snapshot_id, step="fetching", since=now(), schema=manifest["schema"])
     files: Files = {path: (size, sha) for path, (size, sha) in manifest["files"].items()}
-    with progress.phase("unpack", f"backup {snapshot.short} of {manifest['begun']}, beside what is live"):
+    with progress.phase("unpack", f"backup {snapshot.short} of {readable(manifest['begun'])}, beside what is live"):
         dump = unpack(repository, snapshot, manifest, folder(settings), live.uploads.new, progress)
         progress.sum_up(f"{len(files):,} files, {megabytes(sum(size for size, _ in files.values()))}")
     with progress.phase("compare", "what was unpacked with the manifest"):
