@@ -23,9 +23,19 @@ def half_finished(journal: str, wanted: str | None = None) -> str:
     return host_change.half_finished(journal, wanted)
 
 
+def never_live(journal: str, host: str) -> str:
+    """`journal | never_live('server')` → why no release is live there yet, and what to type."""
+    return host_change.never_live(journal, host)
+
+
 def last_change(journal: str) -> str:
-    """`journal | last_change` → `deploy by anna@desk at …: done`; '' before the first change."""
+    """`journal | last_change` → `deploy by anna@desk at 2026-11-24 16:50 UTC: done`; '' before the first change."""
     return host_change.last_change(journal)
+
+
+def readable_moment(moment: str) -> str:
+    """`lock.since | readable_moment` → `2026-11-24 16:50 UTC`; what is no moment comes back as it is."""
+    return host_change.readable(moment)
 
 
 def cause_of(result: Mapping[str, Any], task: str = "") -> str:
@@ -45,6 +55,48 @@ def first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "It was not said why.")[:300]
 
 
+# What host_survey's Observer names its facts by; of two that begin alike the longer one is first.
+_KINDS = ("unwanted unit", "unit file", "unit", "container", "loaded", "file", "network")
+
+
+def state_drift(observed: Mapping[str, Mapping[str, str]], recorded: Mapping[str, Any], host: str) -> list[str]:
+    """`host_survey.observed | state_drift(host_survey.settled, 'server')` → what is not as the last deploy left it.
+
+    A sentence for each fact of which the digest is another one, that is gone, or that came in addition.
+    """
+    found = []
+    for role, facts in observed.items():
+        before = (recorded.get(role) or {}).get("observed")
+        # A former version recorded one digest for all facts.
+        if not isinstance(before, Mapping):
+            found.append(f"The role {role} was not brought to its end on {host}.")
+            continue
+        for fact in sorted({*facts, *before}):
+            now, then = facts.get(fact), before.get(fact)
+            if now == then and now:
+                continue
+            # From the beginning, because a file's name may have spaces.
+            kind = next((kind for kind in _KINDS if fact.startswith(f"{kind} ")), "")
+            name = fact.removeprefix(f"{kind} ")
+            if kind == "unwanted unit":
+                found.append(f"The unit {name} is there on {host}, and is not wanted.")
+            elif kind == "unit":
+                what = "is not enabled, is not active, or has no next run" if not now else "was changed"
+                found.append(f"The unit {name} on {host} {what}.")
+            elif kind == "container":
+                what = "is missing, is not running, or is unhealthy" if not now else "is another one"
+                found.append(f"The container {name} on {host} {what}.")
+            elif kind == "loaded":
+                found.append(f"The container {name} on {host} has not loaded the files that are there.")
+            elif kind in ("file", "unit file", "network"):
+                what = "is missing" if not now else "was changed" if then else "was added"
+                found.append(f"The {kind} {name} on {host} {what}.")
+            else:
+                what = "are not as they must be" if not now else "were changed"
+                found.append(f"{fact[:1].upper()}{fact[1:]} on {host} {what}.")
+    return found
+
+
 class FilterModule:
     """What Ansible asks a filter file for."""
 
@@ -54,6 +106,9 @@ class FilterModule:
             "run_that_is_gone": run_that_is_gone,
             "half_finished": half_finished,
             "last_change": last_change,
+            "never_live": never_live,
+            "readable_moment": readable_moment,
             "cause_of": cause_of,
             "first_line": first_line,
+            "state_drift": state_drift,
         }

@@ -11,7 +11,7 @@ from ansible.errors import AnsibleFilterError
 # Ansible hands its module_utils setting to modules only; a filter finds the same folder by its own place.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
 
-from release_ledger import ReleaseError, choose, parse, recount
+from release_ledger import ReleaseError, choose, is_login_proved, parse, recount
 from release_ledger import release_id as derive_release_id
 
 
@@ -40,6 +40,11 @@ def wish_refusal(entries: Iterable[Mapping[str, object]], wanted: str, kept: Ite
     return ""
 
 
+def login_is_proved(ledger: str, login: str, last_login: str) -> bool:
+    """`ledger_text | login_is_proved(digest, '2026-11-28T16:50:00Z')` → whether a person has logged in since then."""
+    return is_login_proved(parse(ledger).entries, login, last_login)
+
+
 def release_history(text: str) -> dict[str, object]:
     """`ledger_text | release_history` → current, previous and all releases by a ledger's text."""
     history = parse(text)
@@ -54,6 +59,7 @@ class FilterModule:
         return {
             "release_id": release_id,
             "choose_release": choose_release,
+            "login_is_proved": login_is_proved,
             "release_history": release_history,
             "wish_refusal": wish_refusal,
         }

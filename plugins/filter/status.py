@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 
 from ansible.errors import AnsibleFilterError
@@ -17,6 +17,14 @@ def certificate_days(pem: str) -> int:
     except ValueError as problem:
         raise AnsibleFilterError(f"The certificate that the proxy serves is none: {problem}") from problem
     return (end - datetime.now(timezone.utc)).days  # noqa: UP017
+
+
+def timer_lines(timers: Mapping[str, str]) -> list[str]:
+    """`host_survey.timers | timer_lines` → when each of systemd's timers runs next, by the host's clock."""
+    return [
+        f"{'timers' if number == 0 else '':<12} {name.removesuffix('.timer')}: {when or 'NEVER; run deploy.yml'}"
+        for number, (name, when) in enumerate(sorted(timers.items()))
+    ]
 
 
 def pool_line(answer: str, database: str = "scratch4school") -> str:
@@ -45,4 +53,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""
-        return {"certificate_days": certificate_days, "pool_line": pool_line}
+        return {"certificate_days": certificate_days, "pool_line": pool_line, "timer_lines": timer_lines}

@@ -8,26 +8,29 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleLookupError
+from ansible.errors import AnsibleError, AnsibleLookupError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.lookup import LookupBase
 
 DOCUMENTATION = r"""
 name: role
-short_description: What roles manage, or the digests of what they want
+short_description: What roles manage, the digests of what they want, or what they refuse
 description:
   - A role that manages something says what in its variable C(__<role>_managed); the keys that are read on the host are
     described in plugins/module_utils/host_survey.py. Two more are for here. C(points) names entry points beside
     C(main) whose options count, C(sources) files on the control node whose content does.
   - The digest changes with the role's own files, those of the role C(container), our plugins, the pinned tools, the
     values of all options of the entry points, and the sources.
+  - What a role refuses is a list of sentences in its variables C(__<role>_problems), about settings alone, and
+    C(__<role>_host_problems), about the host as it was surveyed; C(__<role>_host_warnings) refuse nothing.
 options:
   _terms:
     description: Names of roles.
     required: true
   want:
-    description: C(managed) or C(digest).
+    description: What is asked of the roles.
     type: str
-    choices: [managed, digest]
+    choices: [managed, digest, problems, host_problems, host_warnings]
     required: true
 author:
   - The Scratch4School deployment project
@@ -39,7 +42,9 @@ host_managed: "{{ lookup('role', 'database', 'proxy', want='managed') }}"
 
 RETURN = r"""
 _raw:
-  description: One dictionary, role to what was wanted of it. Roles that manage nothing are left out.
+  description: >-
+    One dictionary, role to what was wanted of it; roles that manage nothing are left out. Of problems and warnings one
+    list, those of all roles.
   type: list
 """
 
@@ -60,10 +65,13 @@ def tree_digest(paths: Iterable[Path]) -> str:
 class LookupModule(LookupBase):
     """What Ansible asks a lookup file for."""
 
-    def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
+    def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """See RETURN."""
         self.set_options(var_options=variables, direct=options)
-        digest = self.get_option("want") == "digest"
+        want = self.get_option("want")
+        if want not in ("managed", "digest"):
+            return [self._sentences(terms, want, variables or {})]
+        digest = want == "digest"
         ours = (
             tree_digest([ROOT / "plugins", ROOT / "roles" / "container", ROOT / "requirements.lock"]) if digest else ""
         )
@@ -75,9 +83,27 @@ class LookupModule(LookupBase):
                 answer[role] = self._digest(ours, values, managed) if digest else managed
         return [answer]
 
+    def _sentences(self, roles: Iterable[str], want: str, variables: Mapping[str, Any]) -> list[str]:
+        said: list[str] = []
+        failed: list[AnsibleError] = []
+        for role in roles:
+            try:
+                said += _Values(self, ROOT / "roles" / role, variables).get(f"__{role}_{want}", [])
+            except AnsibleError as problem:
+                failed.append(problem)
+        # What one role refuses is what another one could not work with, such as an address that is none.
+        if failed and (not said or want == "host_warnings"):
+            raise failed[0]
+        return said
+
     def load(self, path: Path) -> dict[str, Any]:
         """A YAML file of ours, whose templates may be worked out."""
-        return self._loader.load_from_file(str(path), trusted_as_template=True) or {} if path.is_file() else {}
+        # `unsafe` is only that it is not copied, which takes longer than all else; nothing here changes it.
+        return (
+            self._loader.load_from_file(str(path), unsafe=True, trusted_as_template=True) or {}
+            if path.is_file()
+            else {}
+        )
 
     def template(self, value: Any, variables: Mapping[str, Any]) -> Any:
         """Work a value out as the role would see it."""
@@ -86,7 +112,7 @@ class LookupModule(LookupBase):
     @staticmethod
     def _digest(ours: str, values: _Values, managed: Mapping[str, Any]) -> str:
         points = ["main", *managed.get("points", [])]
-        wanted = {name: values.get(name) for name in values.options(points)}
+        wanted = {name: values.typed(name) for name in values.options(points)}
         sources = []
         for source in managed.get("sources", []):
             try:
@@ -105,16 +131,28 @@ class _Values:
     def __init__(self, lookup: LookupModule, folder: Path, variables: Mapping[str, Any]) -> None:
         self.folder = folder
         self._lookup = lookup
+        specs = folder / "meta" / "argument_specs.yml"
+        self._specs: dict[str, Any] = lookup.load(specs).get("argument_specs", {})
         self._seen = {
             **lookup.load(folder / "defaults" / "main.yml"),
             **variables,
             **lookup.load(folder / "vars" / "main.yml"),
+            # Else it would be that of the role that asks.
+            "role_path": str(folder),
         }
 
     def options(self, points: Iterable[str]) -> list[str]:
         """Names of the options of these entry points."""
-        specs = self._lookup.load(self.folder / "meta" / "argument_specs.yml")["argument_specs"]
-        return sorted({name for point in points for name in specs[point].get("options") or {}})
+        return sorted({name for point in points for name in self._specs[point].get("options") or {}})
+
+    def typed(self, name: str) -> Any:
+        """The option's value; `-e name=16`, which arrives as a text, is the number 16."""
+        value = self.get(name)
+        points = [spec.get("options") or {} for spec in self._specs.values()]
+        kinds = {options[name].get("type", "str") for options in points if name in options}
+        if kinds == {"int"} and isinstance(value, str) and value.strip().lstrip("-").isdigit():
+            return int(value)
+        return boolean(value) if kinds == {"bool"} and isinstance(value, str) else value
 
     def get(self, name: str, default: Any = None) -> Any:
         """The variable's value, templates worked out."""

@@ -27,6 +27,7 @@ from typing import Any
 ENGINE_SOCKET = "/var/run/docker.sock"
 AUTHORITIES = "/usr/local/share/ca-certificates"
 OURS = "scratch4school"
+UNITS = "/etc/systemd/system"
 
 # The journal only grows; what a change asks of it stands in its last lines.
 JOURNAL_BYTES = 64 * 1024
@@ -34,6 +35,7 @@ JOURNAL_BYTES = 64 * 1024
 # Seconds that a question may take before its answer counts as none.
 PATIENCE = 10
 REACH_PATIENCE = 3
+KEY_SET_BYTES = 1 << 20
 SIZES_PATIENCE = 1.0
 
 
@@ -185,8 +187,9 @@ def summary(container: Mapping[str, Any]) -> dict[str, Any]:
 
 def ready(socket_directory: str, slot: str) -> dict[str, Any]:
     """What the serving slot answers when it is asked whether a save would succeed."""
+    nothing = {"ok": False, "release": "", "schema": "", "last_login": ""}
     if not slot:
-        return {"ok": False, "release": "", "schema": "", "error": "no slot serves"}
+        return {**nothing, "error": "no slot serves"}
     connection = UnixConnection(f"{socket_directory}/{slot}/gunicorn.sock")
     try:
         connection.request("GET", "/readyz")
@@ -196,10 +199,11 @@ def ready(socket_directory: str, slot: str) -> dict[str, Any]:
             "ok": answer.status == 200,
             "release": said.get("release") or "",
             "schema": said.get("schema") or "",
+            "last_login": said.get("last_login") or "",
             "error": said.get("error") or "",
         }
     except (OSError, ValueError, AttributeError, http.client.HTTPException) as problem:
-        return {"ok": False, "release": "", "schema": "", "error": str(problem)}
+        return {**nothing, "error": str(problem)}
     finally:
         connection.close()
 
@@ -212,21 +216,57 @@ def slot(socket_directory: str) -> str:
         return ""
 
 
-def unreachable(urls: Iterable[str]) -> dict[str, str]:
-    """Which addresses do not answer, and why. Any answer at all is one, a refusal of what was asked included."""
+def provider(urls: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What each address of the identity provider answers, asked side by side.
 
-    def ask(url: str) -> str:
+    `status` is the HTTP status, 0 without an answer; `problem` says why there was none; `keys` counts the keys of the
+    set that was answered (RFC 7517), 0 where the answer is none.
+    """
+
+    def ask(url: str) -> dict[str, Any]:
         try:
-            urllib.request.urlopen(url, timeout=REACH_PATIENCE, context=ssl.create_default_context()).close()
+            with urllib.request.urlopen(url, timeout=REACH_PATIENCE, context=ssl.create_default_context()) as answer:
+                return {"status": answer.status, "problem": "", "keys": key_count(answer.read(KEY_SET_BYTES))}
         except urllib.error.HTTPError as answer:
             answer.close()
+            return {"status": answer.code, "problem": "", "keys": 0}
         except (OSError, ValueError, http.client.HTTPException) as problem:
-            return str(getattr(problem, "reason", problem))
-        return ""
+            return {"status": 0, "problem": str(getattr(problem, "reason", problem)), "keys": 0}
 
     urls = list(urls)
     with ThreadPoolExecutor(max_workers=max(1, len(urls))) as pool:
-        return {url: problem for url, problem in zip(urls, pool.map(ask, urls), strict=True) if problem}
+        return dict(zip(urls, pool.map(ask, urls), strict=True))
+
+
+def key_count(body: bytes) -> int:
+    """How many keys a JSON Web Key Set holds (RFC 7517); 0 for anything else."""
+    try:
+        keys = json.loads(body).get("keys")
+    except (ValueError, AttributeError):
+        return 0
+    return sum(isinstance(key, dict) and bool(key.get("kty")) for key in keys) if isinstance(keys, list) else 0
+
+
+def calendar_error(hour: str) -> str:
+    """Why systemd would never run a timer of that time; '' when it would, or cannot be asked."""
+    try:
+        ended = subprocess.run(
+            ["systemd-analyze", "calendar", "--", hour], capture_output=True, text=True, check=False, timeout=PATIENCE
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = (ended.stderr or ended.stdout).strip().splitlines()
+    if ended.returncode:
+        return lines[-1] if lines else "it is none"
+    return "it lies in the past" if re.search(r"Next elapse: never", ended.stdout) else ""
+
+
+def has_program(name: str) -> bool:
+    """Whether the shell would find a command of that name, its own included."""
+    if "/" in name:
+        # Of a path Debian's shell only says that something is there.
+        return os.path.isfile(name) and os.access(name, os.X_OK)
+    return run(["sh", "-c", 'command -v -- "$1"', "sh", name]) is not None
 
 
 def text(path: str | os.PathLike[str], last_bytes: int | None = None) -> str:
@@ -259,7 +299,7 @@ def run(argv: Sequence[str]) -> str | None:
 
 
 class Observer:
-    """Reads what a role manages on the host and makes one digest of it; the same state is the same digest.
+    """Reads what a role manages on the host, as facts with a digest each; the same state is the same digests.
 
     A role says what that is in its variable `__<role>_managed`:
 
@@ -267,11 +307,14 @@ class Observer:
     * `places`: folders and files of which kind, owner and mode are the role's business, and the content is not;
     * `containers`: names; which container of that name, of which image, and that it runs and is not ill;
     * `loaded`: containers that remember in their own memory which files they took in (see roles/container);
-    * `units`: systemd's, which must be enabled and active;
+    * `units`: systemd's, which must be enabled and active as their files say, a timer with a next run;
+    * `unit_files`: units of systemd of which the file counts, and that runs by others' doing;
+    * `unwanted_units`: units of systemd that must not be there;
     * `networks`: the engine's;
-    * `asks`: commands in a container whose answer is state.
+    * `asks`: commands in a container whose answer is state; one that is `empty` must answer nothing.
 
-    Other keys are for others: `survey` reads `disks`, `sizes` and `files`, the lookup `role` `points` and `sources`.
+    Other keys are for others: `survey` reads `disks`, `sizes`, `files`, `calendars` and `programs`, the lookup `role`
+    `points` and `sources`.
     """
 
     def __init__(self, engine: Engine, containers: Mapping[str, Mapping[str, Any]], root: str = "/") -> None:
@@ -279,29 +322,30 @@ class Observer:
         self._containers = containers
         self._root = root.rstrip("/")
 
-    def digest(self, managed: Mapping[str, Any]) -> str:
-        """Hexadecimal digits; '' when something is missing, stopped or ill, which no stamp may ever call settled."""
-        facts: list[str] = []
-        questions: list[tuple[str, Callable[[Any], str | None]]] = [
-            ("contents", self._contents),
-            ("places", self._place),
-            ("containers", self._container),
-            ("loaded", self._loaded),
-            ("units", self._unit),
-            ("networks", self._network),
-            ("asks", self._ask),
+    def facts(self, managed: Mapping[str, Any]) -> dict[str, str]:
+        """Hexadecimal digits by what they are of, such as `container scratch4school-proxy`.
+
+        '' is what is missing, stopped or ill; a role with such a fact has something to do.
+        """
+        questions: list[tuple[str, str, Callable[[Any], str | None]]] = [
+            ("places", "file", self._place),
+            ("containers", "container", self._container),
+            ("loaded", "loaded", self._loaded),
+            ("unit_files", "unit file", self._unit_file),
+            ("units", "unit", self._unit),
+            ("unwanted_units", "unwanted unit", self._no_unit),
+            ("networks", "network", self._network),
         ]
-        for kind, question in questions:
+        found: dict[str, str | None] = {}
+        for path in managed.get("contents") or []:
+            found.update(self._contents(path))
+        for kind, words, question in questions:
             for one in managed.get(kind) or []:
-                try:
-                    fact = question(one)
-                except OSError:
-                    # It went while we looked.
-                    fact = None
-                if fact is None:
-                    return ""
-                facts.append(f"{kind} {one}: {fact}")
-        return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()
+                # A folder may be the role's with all that lies in it, and a place besides.
+                found.setdefault(f"{words} {one}", _gone_is_none(question, one))
+        for one in managed.get("asks") or []:
+            found[one.get("what") or f"answer of {one['container']}"] = _gone_is_none(self._ask, one)
+        return {name: digest(fact) if fact is not None else "" for name, fact in found.items()}
 
     def _place(self, path: str) -> str | None:
         try:
@@ -310,14 +354,16 @@ class Observer:
             return None
         return f"{stat.filemode(found.st_mode)} {found.st_uid} {found.st_gid}"
 
-    def _contents(self, path: str) -> str | None:
-        lines = [self._content(path)]
+    def _contents(self, path: str) -> dict[str, str | None]:
+        found = {f"file {path}": _gone_is_none(self._content, path)}
         for folder, folders, files in os.walk(self._root + path):
-            # What Python keeps beside a program that ran is nobody's wish.
+            # Python keeps that beside a program that ran.
             folders[:] = sorted(name for name in folders if name != "__pycache__")
             below = folder.removeprefix(self._root)
-            lines += [f"{below}/{name} {self._content(f'{below}/{name}')}" for name in sorted([*folders, *files])]
-        return None if lines[0] is None else "\n".join(map(str, lines))
+            found.update(
+                {f"file {below}/{name}": _gone_is_none(self._content, f"{below}/{name}") for name in [*folders, *files]}
+            )
+        return found
 
     def _content(self, path: str) -> str | None:
         place = self._place(path)
@@ -344,39 +390,88 @@ class Observer:
             return file.read(1024).strip() or None
 
     def _unit(self, name: str) -> str | None:
-        said = run(["systemctl", "show", "--property=UnitFileState,ActiveState,NeedDaemonReload", name]) or ""
-        return (
-            said
-            if {"UnitFileState=enabled", "ActiveState=active", "NeedDaemonReload=no"} == set(said.split())
-            else None
-        )
+        said = unit_state(name)
+        well = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active", "NeedDaemonReload": "no"}
+        if any(said.get(key) != value for key, value in well.items()):
+            return None
+        # A timer without a next run is `active`, too, and never does anything again.
+        if name.endswith(".timer") and not said.get("NextElapseUSecRealtime"):
+            return None
+        return f"{well} {self._file_of_unit(name)}"
+
+    def _unit_file(self, name: str) -> str | None:
+        return self._file_of_unit(name)
+
+    def _file_of_unit(self, name: str) -> str | None:
+        # One that is not ours, such as Docker's, is the distribution's business.
+        path = f"{UNITS}/{name}" if "." in name else f"{UNITS}/{name}.service"
+        return self._content(path) if name.startswith(OURS) else ""
+
+    def _no_unit(self, name: str) -> str | None:
+        return "none" if self._place(f"{UNITS}/{name}") is None else None
 
     def _network(self, name: str) -> str | None:
         network = self._engine.get(f"/networks/{name}")
         return network and f"{network['Id']} {network['Driver']}"
 
     def _ask(self, question: Mapping[str, Any]) -> str | None:
-        return run(["docker", "exec", question["container"], *question["argv"]])
+        answer = run(["docker", "exec", question["container"], *question["argv"]])
+        return None if question.get("empty") and answer else answer
 
 
-def observe(engine: Engine, containers: Mapping[str, Any], managed: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The digest of every role's state, the roles asked side by side."""
+def _gone_is_none(question: Callable[[Any], str | None], one: Any) -> str | None:
+    try:
+        return question(one)
+    except OSError:
+        # It went while we looked.
+        return None
+
+
+def digest(text: str) -> str:
+    """The first hexadecimal digits of a text's SHA-256, enough to tell two states of one thing apart."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def unit_state(name: str) -> dict[str, str]:
+    """What systemd says of a unit; NextElapseUSecRealtime is empty for a timer that has no next run."""
+    keys = "LoadState,UnitFileState,ActiveState,NeedDaemonReload,NextElapseUSecRealtime"
+    said = run(["systemctl", "show", f"--property={keys}", name]) or ""
+    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
+def observe(
+    engine: Engine, containers: Mapping[str, Any], managed: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """The facts of every role's state, the roles asked side by side."""
     observer = Observer(engine, containers)
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return dict(zip(managed, pool.map(observer.digest, managed.values()), strict=True))
+        return dict(zip(managed, pool.map(observer.facts, managed.values()), strict=True))
 
 
-def stamp(path: str | os.PathLike[str], desired: Mapping[str, str], observed: Mapping[str, str]) -> dict[str, Any]:
+def stamp(
+    path: str | os.PathLike[str], desired: Mapping[str, str], observed: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
     """Write down that these roles ran to their end, and what they left; what cannot be stamped is forgotten.
 
     For root alone: the digests are made of secrets too.
     """
-    path = Path(path)
     settled = loaded_json(path)
     for role, wanted in desired.items():
         settled.pop(role, None)
-        if observed.get(role):
-            settled[role] = {"desired": wanted, "observed": observed[role]}
+        if observed.get(role) and all(observed[role].values()):
+            settled[role] = {"desired": wanted, "observed": dict(observed[role])}
+    return _write_stamps(Path(path), settled)
+
+
+def void(path: str | os.PathLike[str], roles: Iterable[str]) -> None:
+    """Forget what these roles left, because they are about to change it; a run that is cut short leaves no record."""
+    settled = loaded_json(path)
+    kept = {role: record for role, record in settled.items() if role not in set(roles)}
+    if kept != settled:
+        _write_stamps(Path(path), kept)
+
+
+def _write_stamps(path: Path, settled: dict[str, Any]) -> dict[str, Any]:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
@@ -402,7 +497,8 @@ def survey(
     """Ask all questions, those that wait for somebody side by side.
 
     Roles name in `managed` what else they need to know: `disks` (paths whose free megabytes and kind of file system
-    count), `sizes` (folders) and `files` (paths that may or may not exist).
+    count), `sizes` (folders), `files` (paths that may or may not exist), `calendars` (texts that systemd should read as
+    times) and `programs` (names that the shell should find).
     """
     managed = managed or {}
 
@@ -414,7 +510,8 @@ def survey(
         info = pool.submit(engine.get, "/info")
         images = pool.submit(engine.get, "/images/json")
         listening = pool.submit(run, ["ss", "--listening", "--tcp", "--numeric", "--processes", "--no-header"])
-        silent = pool.submit(unreachable, reach)
+        answers = pool.submit(provider, reach)
+        hours = pool.submit(lambda: {hour: calendar_error(hour) for hour in named("calendars")})
         serving = slot(socket_directory)
         readiness = pool.submit(ready, socket_directory, serving)
         described = engine.containers()
@@ -448,7 +545,14 @@ def survey(
             "containers": {name: summary(one) for name, one in described.items()},
             "slot": serving,
             "ready": readiness.result(),
-            "unreachable": silent.result(),
+            "provider": answers.result(),
+            "calendars": hours.result(),
+            "timers": {
+                unit: unit_state(unit).get("NextElapseUSecRealtime", "")
+                for unit in named("units")
+                if unit.endswith(".timer")
+            },
+            "programs": {program: has_program(program) for program in named("programs")},
             "ledger": text(ledger),
             "journal": text(Path(change_directory) / "journal.jsonl", JOURNAL_BYTES),
             "lock": loaded_json(Path(change_directory) / "lock.json"),
@@ -456,4 +560,5 @@ def survey(
             "observed": observed.result(),
             "settled": loaded_json(Path(change_directory) / "settled.json"),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "zone": time.strftime("%Z"),
         }

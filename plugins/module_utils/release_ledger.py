@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 # activated: it serves from now on. verified: it was found good while it served. failed: it never served, the former one
 # still does. reverted: it served, was found wanting, and the former one serves again.
@@ -78,6 +79,25 @@ def recount(entries: Iterable[Mapping[str, object]], damaged: Iterable[int] = ()
         releases=releases,
         damaged=list(damaged),
     )
+
+
+def is_login_proved(entries: Iterable[Mapping[str, object]], login: str, last_login: str) -> bool:
+    """Whether a person has logged in since releases with these login settings serve.
+
+    :param login: digest of the settings that a login depends on, as the entries of activations hold it.
+    :param last_login: when a person last logged in, ISO with its zone; '' is never.
+    """
+    since = ""
+    for entry in reversed([entry for entry in entries if entry.get("outcome") == "activated"]):
+        if entry.get("login") != login:
+            break
+        since = str(entry["at"])
+    return bool(since and last_login) and _moment(last_login) >= _moment(since)
+
+
+def _moment(text: str) -> datetime:
+    # Python before 3.11 does not read the letter.
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def read(path: str | os.PathLike[str]) -> History:

@@ -35,7 +35,7 @@ options:
     elements: int
     default: []
   reach:
-    description: Addresses that the host should reach; any answer counts.
+    description: Addresses of the identity provider that the host should reach.
     type: list
     elements: str
     default: []
@@ -67,8 +67,9 @@ RETURN = r"""
 survey:
   description: >-
     C(system), C(memory), C(disk) and C(file_systems) by path, C(sizes), C(files), C(ports), C(authorities), C(engine),
-    C(images) (tags), C(containers) by name, C(slot), C(ready), C(unreachable), C(ledger), C(journal), C(lock), C(hold),
-    C(observed) and C(settled) by role, and C(time) by the host's own clock.
+    C(images) (tags), C(containers) by name, C(slot), C(ready), C(provider) by address, C(timers) (next runs) by unit,
+    C(calendars) and C(programs) by text, C(ledger), C(journal), C(lock), C(hold), C(observed) and C(settled) by role,
+    and C(time) and C(zone) by the host's own clock.
   returned: success
   type: dict
 """

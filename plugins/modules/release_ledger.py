@@ -60,6 +60,9 @@ options:
   schema:
     description: Revision of the database's schema that it needs.
     type: str
+  login:
+    description: Digest of the settings that a login depends on.
+    type: str
   duration_seconds:
     description: How long the change took.
     type: float
@@ -121,7 +124,7 @@ entry:
   type: dict
 """
 
-FIELDS = ("release", "by", "verb", "outcome", "reason", "slot", "image", "schema", "duration_seconds")
+FIELDS = ("release", "by", "verb", "outcome", "reason", "slot", "image", "schema", "login", "duration_seconds")
 
 
 def main() -> None:
@@ -131,7 +134,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "state": {"type": "str", "choices": ["read", "append"], "default": "read"},
-            **{name: {"type": "str"} for name in ("release", "by", "verb", "reason", "slot", "image", "schema")},
+            **{name: {"type": "str"} for name in FIELDS},
             "outcome": {"type": "str", "choices": list(OUTCOMES)},
             "duration_seconds": {"type": "float"},
         },

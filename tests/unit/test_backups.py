@@ -423,7 +423,22 @@ def test_damage_in_the_repository_is_found_by_the_check(school: School) -> None:
 def test_who_is_to_be_told_of_a_failure_is(school: School) -> None:
     """The sysadmin's own command gets the unit and the reason on its input."""
     school.did("failed", "scratch4school-backup.service")
-    assert "scratch4school-backup.service failed on server" in (school.folder / "mail").read_text()
+    mail = (school.folder / "mail").read_text()
+    assert "scratch4school-backup.service failed on server" in mail
+    assert re.search(r"\) at 20\d\d-\d\d-\d\d \d\d:\d\d UTC:$", mail, re.MULTILINE), mail
+
+
+def test_a_backup_is_listed_with_its_time_in_utc(school: School, run: str) -> None:
+    """By the list, by the refusal of an id that is none, by a restore and by a drill; as JSON the time stays ISO's."""
+    school.did("take", "--run", run)
+    (backup,) = school.backups()
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", backup["time"])
+    said = f"{backup['time'][:10]} {backup['time'][11:16]} UTC"
+    assert school.did("list").rstrip() == f"{backup['id']}  {said}  manual    server"
+    assert f"There are: {backup['id']} ({said})." in school.refused("look", "abcd")
+    begun = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC"
+    assert re.search(rf"backup {backup['id']} of {begun}, beside", school.did("fetch", backup["id"], "--run", run))
+    assert re.search(rf"backup {backup['id']} of {begun} into", school.did("drill", "--run", run))
 
 
 def test_look_says_what_a_restore_would_lose(school: School) -> None:
@@ -770,3 +785,91 @@ def test_problem_is_a_sentence(school: School) -> None:
     """The program raises one kind of error for the sysadmin."""
     with pytest.raises(Problem, match="No backup is loaded"):
         restoring.swap(school.settings, "r")
+
+
+# ---- the command that tells the sysadmin
+
+
+def told_by(school: School, command: str) -> None:
+    """Have this command told by the program's settings."""
+    path = school.folder / "program" / "settings.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "failure_command": command}))
+
+
+def test_a_failure_command_is_proved_once(school: School) -> None:
+    """It gets a test message with the host and the school, and is not run again while it is the same."""
+    told = school.folder / "told"
+    told_by(school, f"cat >> {told}; echo $SCRATCH4SCHOOL_UNIT $SCRATCH4SCHOOL_HOST >> {told}")
+    assert school.did("prove-failure-command") == "proved\n"
+    said = told.read_text()
+    assert re.match(
+        r"This is a test from server \(https://scratch\.example\) at 20\d\d-\d\d-\d\d \d\d:\d\d UTC: nothing failed\.",
+        said,
+    )
+    assert said.endswith("scratch4school-test.service server\n")
+    assert school.did("prove-failure-command") == "unchanged\n"
+    assert told.read_text() == said
+
+
+def test_a_failure_command_is_proved_again_after_a_change(school: School) -> None:
+    """A new one was never run, and the former one, set again, was changed too."""
+    first, second = (f"cat >> {school.folder / name}" for name in ("first", "second"))
+    for command in (first, second, first):
+        told_by(school, command)
+        assert school.did("prove-failure-command") == "proved\n"
+        assert school.did("prove-failure-command") == "unchanged\n"
+    assert (school.folder / "first").read_text().count("This is a test") == 2
+    assert (school.folder / "second").read_text().count("This is a test") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("echo no such; echo user root >&2; exit 3", "backup_failure_command ended with 3: user root"),
+        ("echo no route to mail; exit 1", "backup_failure_command ended with 1: no route to mail"),
+        ("exit 5", "backup_failure_command ended with 5."),
+        ("no-such-program-anywhere", "no-such-program-anywhere: not found"),
+    ],
+)
+def test_a_failure_command_that_fails_is_a_problem_with_its_own_words(school: School, command: str, said: str) -> None:
+    """The deploy fails with it, and the next one tries it again, because it was never proved."""
+    told_by(school, command)
+    assert said in school.refused("prove-failure-command")
+    assert said in school.refused("prove-failure-command")
+    assert "failure_command" not in school.state()
+
+
+def test_a_failure_command_that_hangs_is_a_problem(school: School, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deploy must end."""
+    told_by(school, "exec sleep 30")
+    monkeypatch.setattr(cli, "TELLING_SECONDS", 0.2)
+    assert "backup_failure_command did not end within 0.2 seconds." in school.refused("prove-failure-command")
+    assert "failure_command" not in school.state()
+
+
+def test_no_failure_command_is_not_run(school: School) -> None:
+    """A school that wants none is told nothing; one that had one, and sets it again, has it proved again."""
+    told_by(school, "")
+    assert school.did("prove-failure-command") == "unchanged\n"
+    assert school.did("prove-failure-command") == "unchanged\n"
+    command = f"cat >> {school.folder / 'told'}"
+    for settings, said in ((command, "proved\n"), ("", "unchanged\n"), (command, "proved\n")):
+        told_by(school, settings)
+        assert school.did("prove-failure-command") == said
+    assert (school.folder / "told").read_text().count("This is a test") == 2
+
+
+def test_the_words_of_a_failure_command_are_no_secret_of_the_state(school: School) -> None:
+    """It may hold a token; the state keeps a digest of it."""
+    told_by(school, "cat > /dev/null # a-token-of-a-service")
+    school.did("prove-failure-command")
+    assert "a-token" not in json.dumps(school.state())
+    assert re.fullmatch("[0-9a-f]{64}", school.state()["failure_command"]["command"])
+
+
+def test_a_failure_command_that_fails_with_the_timers_work_is_said(school: School) -> None:
+    """The journal of the timer holds the reason."""
+    told_by(school, "echo no route to mail >&2; exit 1")
+    assert "backup_failure_command ended with 1: no route to mail" in school.refused(
+        "failed", "scratch4school-backup.service"
+    )

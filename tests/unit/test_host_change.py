@@ -59,7 +59,7 @@ def test_a_second_change_is_refused_with_who_and_since_when(folder: Path) -> Non
     with pytest.raises(ChangeError) as refused:
         begin(folder, run="r2")
     assert "deploy by anna@desk" in str(refused.value)
-    assert since in str(refused.value)
+    assert f"since {host_change.readable(since)} is changing this host now" in str(refused.value)
     assert "unlock.yml" in str(refused.value)
     assert host_change.read_lock(folder)["run"] == "r1"
 
@@ -263,3 +263,96 @@ def test_a_hold_outlives_who_said_it(folder: Path) -> None:
     assert host_change.read_hold(folder)
     host_change.release_hold(folder)
     assert host_change.read_hold(folder) == ""
+
+
+# ---- what is not as the last deploy left it
+
+
+def drift(filters: dict[str, Callable[..., Any]], now: dict[str, str], before: dict[str, str]) -> list[str]:
+    """The sentences for one role of which these facts were recorded."""
+    return filters["state_drift"]({"proxy": now}, {"proxy": {"desired": "d", "observed": before}}, "server")
+
+
+FACTS = [
+    "file /etc/scratch4school/proxy/nginx.conf",
+    "unit file scratch4school-backup.service",
+    "network scratch4school",
+    "container scratch4school-proxy",
+    "loaded scratch4school-proxy",
+    "unit scratch4school-backup.timer",
+    "unwanted unit scratch4school-backup-drill.timer",
+    "roles and rights in PostgreSQL",
+    "answer of scratch4school-postgres",
+]
+
+
+def test_state_without_drift_has_no_sentence(filters: dict[str, Callable[..., Any]]) -> None:
+    """What is as it was recorded is not said."""
+    facts = dict.fromkeys(FACTS, "01")
+    assert drift(filters, facts, facts) == []
+    assert filters["state_drift"]({}, {"proxy": {"observed": facts}}, "server") == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "missing", "changed", "added"),
+    [
+        (FACTS[0], "The file {} on server is missing.", "The file {} on server was changed.",
+         "The file {} on server was added."),
+        (FACTS[1], "The unit file {} on server is missing.", "The unit file {} on server was changed.",
+         "The unit file {} on server was added."),
+        (FACTS[2], "The network {} on server is missing.", "The network {} on server was changed.",
+         "The network {} on server was added."),
+        (FACTS[3], "The container {} on server is missing, is not running, or is unhealthy.",
+         "The container {} on server is another one.", "The container {} on server is another one."),
+        (FACTS[4], *["The container {} on server has not loaded the files that are there."] * 3),
+        (FACTS[5], "The unit {} on server is not enabled, is not active, or has no next run.",
+         "The unit {} on server was changed.", "The unit {} on server was changed."),
+        (FACTS[6], *["The unit {} is there on server, and is not wanted."] * 3),
+        (FACTS[7], "Roles and rights in PostgreSQL on server are not as they must be.",
+         *["Roles and rights in PostgreSQL on server were changed."] * 2),
+    ],
+    ids=[fact.rpartition(" ")[0] for fact in FACTS[:8]],
+)  # fmt: skip
+def test_state_drift_is_one_sentence_for_each_fact(
+    filters: dict[str, Callable[..., Any]], fact: str, missing: str, changed: str, added: str
+) -> None:
+    """Missing now, another one than recorded, and there in addition; each names the thing and the host."""
+    name = fact.rpartition(" ")[2]
+    assert drift(filters, {fact: ""}, {fact: "01"}) == [missing.format(name)]
+    assert drift(filters, {fact: "02"}, {fact: "01"}) == [changed.format(name)]
+    assert drift(filters, {fact: "02"}, {}) == [added.format(name)]
+
+
+def test_state_that_is_no_longer_managed_is_missing(filters: dict[str, Callable[..., Any]]) -> None:
+    """A file in a role's folder that is gone is no fact of today; what was recorded of it still is."""
+    assert drift(filters, {}, {FACTS[0]: "01"}) == [
+        "The file /etc/scratch4school/proxy/nginx.conf on server is missing."
+    ]
+
+
+def test_state_that_is_ill_is_said_although_it_was_recorded_so(filters: dict[str, Callable[..., Any]]) -> None:
+    """An empty digest is never as it should be."""
+    assert drift(filters, {FACTS[3]: ""}, {FACTS[3]: ""}) != []
+
+
+def test_state_of_a_name_with_spaces_is_named_whole(filters: dict[str, Callable[..., Any]]) -> None:
+    """A file that was put there by hand may have any name."""
+    (said,) = drift(filters, {"file /etc/scratch4school/proxy/my notes.txt": "01"}, {})
+    assert said == "The file /etc/scratch4school/proxy/my notes.txt on server was added."
+
+
+def test_state_that_a_former_version_recorded_is_no_record(filters: dict[str, Callable[..., Any]]) -> None:
+    """One digest for all facts cannot be compared with them; the next deploy writes a record that can."""
+    recorded = {"proxy": {"desired": "d", "observed": "0a1b"}}
+    said = filters["state_drift"]({"proxy": {"network a": "01"}}, recorded, "server")
+    assert said == ["The role proxy was not brought to its end on server."]
+
+
+def test_state_of_a_role_without_a_record_is_said_as_such(filters: dict[str, Callable[..., Any]]) -> None:
+    """A deploy that was cut short left nothing to compare with; the other roles are compared all the same."""
+    recorded = {"proxy": {"desired": "d", "observed": {"network a": "01"}}}
+    said = filters["state_drift"]({"app": {"file /etc/app": "01"}, "proxy": {"network a": "02"}}, recorded, "server")
+    assert said == [
+        "The role app was not brought to its end on server.",
+        "The network a on server was changed.",
+    ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socketserver
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -181,18 +182,35 @@ def test_serving_slot_is_asked_whether_it_is_ready(short: Path, serve: Callable[
     """The link says which slot; its answer says release and schema also when it is not ready."""
     (short / "blue").mkdir()
     (short / "current").symlink_to("blue")
-    answers: dict[str, Any] = {"/readyz": {"release": "r1", "schema": "0003", "status": "ready"}}
+    answers: dict[str, Any] = {
+        "/readyz": {"release": "r1", "schema": "0003", "status": "ready", "last_login": "2026-11-24T16:50:00Z"}
+    }
     serve(short / "blue" / "gunicorn.sock", answers)
     slot = host_survey.slot(str(short))
     assert slot == "blue"
-    assert host_survey.ready(str(short), slot) == {"ok": True, "release": "r1", "schema": "0003", "error": ""}
-    answers["/readyz"] = (503, {"release": "r1", "schema": None, "error": "database: gone"})
+    assert host_survey.ready(str(short), slot) == {
+        "ok": True,
+        "release": "r1",
+        "schema": "0003",
+        "last_login": "2026-11-24T16:50:00Z",
+        "error": "",
+    }
+    answers["/readyz"] = (503, {"release": "r1", "schema": None, "last_login": None, "error": "database: gone"})
     assert host_survey.ready(str(short), slot) == {
         "ok": False,
         "release": "r1",
         "schema": "",
+        "last_login": "",
         "error": "database: gone",
     }
+
+
+def test_slot_of_a_former_version_that_knows_no_logins_is_ready(short: Path, serve: Callable[..., None]) -> None:
+    """A release from before `last_login` says nothing of it, and that is no error."""
+    (short / "blue").mkdir()
+    serve(short / "blue" / "gunicorn.sock", {"/readyz": {"release": "r1", "schema": "0003"}})
+    found = host_survey.ready(str(short), "blue")
+    assert (found["ok"], found["last_login"]) == (True, "")
 
 
 def test_no_slot_is_not_ready(tmp_path: Path) -> None:
@@ -202,11 +220,181 @@ def test_no_slot_is_not_ready(tmp_path: Path) -> None:
     assert not host_survey.ready(str(tmp_path), "green")["ok"]
 
 
-def test_address_that_does_not_answer_is_named_with_the_cause() -> None:
-    """An identity provider that is down is said aloud."""
-    found = host_survey.unreachable(["https://127.0.0.1:1/token"])
-    assert "refused" in found["https://127.0.0.1:1/token"]
-    assert host_survey.unreachable([]) == {}
+@pytest.fixture
+def web() -> Iterator[Callable[[int, bytes], str]]:
+    """A function that answers on a port of this machine with a status and a body; it returns the address.
+
+    The status 0 is a server that takes the request and says nothing.
+    """
+    servers = []
+    release = threading.Event()
+
+    def start(status: int, body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if not status:
+                    release.wait(30)
+                    return
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}/jwk"
+
+    yield start
+    release.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+KEYS = b'{"keys": [{"kty": "RSA", "n": "1", "e": "AQAB"}, {"kty": "EC", "crv": "P-256"}]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "keys"),
+    [
+        (200, KEYS, 2),
+        (200, b'{"keys": []}', 0),
+        (200, b"<html>Log in</html>", 0),
+        (404, KEYS, 0),
+        (405, b"", 0),
+        (500, b"oops", 0),
+    ],
+    ids=["key set", "no keys", "no JSON", "404", "405", "500"],
+)
+def test_provider_that_answers_is_described_by_status_and_keys(
+    web: Callable[..., str], status: int, body: bytes, keys: int
+) -> None:
+    """Each answer counts as one, an error too; keys are those of an answer that is none."""
+    url = web(status, body)
+    assert host_survey.provider([url]) == {url: {"status": status, "problem": "", "keys": keys}}
+
+
+def test_provider_that_says_nothing_in_time_is_silent(web: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the request and does not answer is waited for, and then named with the cause."""
+    monkeypatch.setattr(host_survey, "REACH_PATIENCE", 0.2)
+    url = web(0, b"")
+    found = host_survey.provider([url])[url]
+    assert (found["status"], found["keys"]) == (0, 0)
+    assert "timed out" in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://127.0.0.1:1/token", "refused"),
+        ("https://nowhere.invalid/token", "not known|resolution|No address"),
+        ("my-school.example/token", "unknown url type"),
+    ],
+)
+def test_provider_that_is_not_reached_is_named_with_the_cause(url: str, problem: str) -> None:
+    """No server, no such name and no address are each said aloud, and none ends the survey."""
+    found = host_survey.provider([url])[url]
+    assert (found["status"], found["keys"]) == (0, 0)
+    assert re.search(problem, found["problem"])
+
+
+def test_provider_without_addresses_is_asked_nothing() -> None:
+    """A verb that needs no provider hands over no address."""
+    assert host_survey.provider([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        (KEYS, 2),
+        (b'{"keys": [{"kty": "RSA"}, {"kty": ""}, {"alg": "RS256"}, "RSA", null]}', 1),
+        (b'{"keys": {"kty": "RSA"}}', 0),
+        (b'{"keys": null}', 0),
+        (b'{"issuer": "https://my-school.example"}', 0),
+        (b"[1, 2]", 0),
+        (b'"keys"', 0),
+        (b"", 0),
+        (b"\xff\xfe", 0),
+    ],
+)
+def test_key_count_is_of_what_is_a_key(body: bytes, count: int) -> None:
+    """Only objects with a key type count (RFC 7517); whatever else an address answers holds none."""
+    assert host_survey.key_count(body) == count
+
+
+@pytest.fixture
+def fake_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """A function that puts a shell script of a name before all other programs."""
+    folder = tmp_path / "fake-bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def put(name: str, script: str) -> Path:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+        return folder / name
+
+    return put
+
+
+SYSTEMD_ANALYZE = """\
+[ "$1 $2" = "calendar --" ] || exit 9
+case "$3" in
+  "*-*-* 02:15") echo "Next elapse: Wed 2026-11-25 02:15:00 CET" ;;
+  silent) exit 1 ;;
+  spoken) echo "Failed on the other stream"; exit 1 ;;
+  *) echo "hint" >&2; echo "Failed to parse calendar specification '$3': Invalid argument" >&2; exit 1 ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("hour", "error"),
+    [
+        ("*-*-* 02:15", ""),
+        ("25:99", "Failed to parse calendar specification '25:99': Invalid argument"),
+        ("--help", "Failed to parse calendar specification '--help': Invalid argument"),
+        ("spoken", "Failed on the other stream"),
+        ("silent", "it is none"),
+    ],
+)
+def test_calendar_error_is_what_systemd_says(fake_program: Callable[..., Path], hour: str, error: str) -> None:
+    """Its last line is handed on, and a text that begins with a dash is no option."""
+    fake_program("systemd-analyze", SYSTEMD_ANALYZE)
+    assert host_survey.calendar_error(hour) == error
+
+
+def test_calendar_error_without_systemd_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where systemd cannot be asked, or takes too long, no hour is refused."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host_survey.calendar_error("25:99") == ""
+
+
+def test_calendar_error_of_a_systemd_that_hangs_is_none(
+    fake_program: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A survey must end."""
+    fake_program("systemd-analyze", "exec sleep 30")
+    monkeypatch.setattr(host_survey, "PATIENCE", 0.2)
+    assert host_survey.calendar_error("25:99") == ""
+
+
+def test_has_program_finds_what_the_shell_would_start(fake_program: Callable[..., Path]) -> None:
+    """A program of the path, one by its whole path, and the shell's own commands; what cannot be started is none."""
+    path = fake_program("tell-the-school", "true")
+    assert host_survey.has_program("tell-the-school")
+    assert host_survey.has_program(str(path))
+    assert host_survey.has_program("cd")
+    assert host_survey.has_program("-v") is False
+    assert host_survey.has_program("no-such-program-anywhere") is False
+    assert host_survey.has_program("x; true") is False
+    assert host_survey.has_program(str(path.parent)) is False
+    path.chmod(0o644)
+    assert host_survey.has_program(str(path)) is False
+    assert host_survey.has_program("tell-the-school") is False
 
 
 def test_last_lines_of_a_long_file_are_whole(tmp_path: Path) -> None:
@@ -240,15 +428,16 @@ def etc(tmp_path: Path) -> Path:
     return folder
 
 
-def content(root: Path) -> str:
-    """The digest of that folder with all that is in it."""
-    return observer(root).digest({"contents": ["/etc/proxy"]})
+def content(root: Path) -> dict[str, str]:
+    """The facts of that folder with all that is in it."""
+    return observer(root).facts({"contents": ["/etc/proxy"]})
 
 
 def test_same_state_is_the_same_digest(tmp_path: Path, etc: Path) -> None:
     """Times do not count, nor what Python leaves beside a program."""
     before = content(tmp_path)
-    assert before
+    assert set(before) == {"file /etc/proxy", "file /etc/proxy/nginx.conf", "file /etc/proxy/tls.key"}
+    assert all(before.values())
     os.utime(etc / "nginx.conf", (0, 0))
     (etc / "__pycache__").mkdir()
     (etc / "__pycache__" / "program.pyc").write_bytes(b"compiled")
@@ -256,22 +445,44 @@ def test_same_state_is_the_same_digest(tmp_path: Path, etc: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "drift",
+    ("drift", "fact"),
     [
-        lambda etc: (etc / "nginx.conf").write_text("worker_processes 2;\n"),
-        lambda etc: (etc / "nginx.conf").unlink(),
-        lambda etc: (etc / "tls.key").chmod(0o644),
-        lambda etc: (etc / "extra.conf").write_text(""),
-        lambda etc: etc.chmod(0o777),
-        lambda etc: ((etc / "nginx.conf").unlink(), (etc / "nginx.conf").symlink_to("/dev/null")),
+        (lambda etc: (etc / "nginx.conf").write_text("worker_processes 2;\n"), "/nginx.conf"),
+        (lambda etc: (etc / "nginx.conf").unlink(), "/nginx.conf"),
+        (lambda etc: (etc / "tls.key").chmod(0o644), "/tls.key"),
+        (lambda etc: (etc / "extra.conf").write_text(""), "/extra.conf"),
+        (lambda etc: (etc / "conf.d").mkdir(), "/conf.d"),
+        (lambda etc: etc.chmod(0o777), ""),
+        (lambda etc: ((etc / "nginx.conf").unlink(), (etc / "nginx.conf").symlink_to("/dev/null")), "/nginx.conf"),
     ],
-    ids=["changed", "deleted", "mode", "added", "folder's mode", "replaced by a link"],
+    ids=["changed", "deleted", "mode", "added", "folder added", "folder's mode", "replaced by a link"],
 )
-def test_whatever_was_done_by_hand_is_seen(tmp_path: Path, etc: Path, drift: Callable[[Path], Any]) -> None:
-    """A file deleted, changed, added, or opened to others."""
+def test_whatever_was_done_by_hand_is_seen(tmp_path: Path, etc: Path, drift: Callable[[Path], Any], fact: str) -> None:
+    """A file deleted, changed, added, or opened to others is another fact, and the facts of the others stay."""
     before = content(tmp_path)
     drift(etc)
-    assert content(tmp_path) != before
+    after = content(tmp_path)
+    differing = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    assert differing == {f"file /etc/proxy{fact}"}
+
+
+def test_a_file_in_a_folder_of_its_own_is_seen(tmp_path: Path, etc: Path) -> None:
+    """A role's folder counts with all that lies below it."""
+    (etc / "conf.d").mkdir()
+    (etc / "conf.d" / "one").write_text("1")
+    before = content(tmp_path)
+    (etc / "conf.d" / "one").write_text("2")
+    assert before["file /etc/proxy/conf.d/one"] != content(tmp_path)["file /etc/proxy/conf.d/one"]
+    assert before["file /etc/proxy/conf.d"]
+
+
+def test_a_folder_that_is_place_and_content_is_one_fact(tmp_path: Path, etc: Path) -> None:
+    """A file that is named as a place besides is still seen when its content changes."""
+    managed = {"contents": ["/etc/proxy"], "places": ["/etc/proxy", "/etc/proxy/nginx.conf"]}
+    before = observer(tmp_path).facts(managed)
+    assert before == content(tmp_path)
+    (etc / "nginx.conf").write_text("other")
+    assert observer(tmp_path).facts(managed) != before
 
 
 def test_a_link_is_compared_by_where_it_leads(tmp_path: Path, etc: Path) -> None:
@@ -286,53 +497,272 @@ def test_a_link_is_compared_by_where_it_leads(tmp_path: Path, etc: Path) -> None
 def test_a_place_is_compared_without_its_content(tmp_path: Path, etc: Path) -> None:
     """Pupils' files are no settings; only who may look at them is the role's business."""
     place = {"places": ["/etc/proxy"]}
-    before = observer(tmp_path).digest(place)
+    before = observer(tmp_path).facts(place)
     (etc / "more").write_text("")
-    assert observer(tmp_path).digest(place) == before
+    assert observer(tmp_path).facts(place) == before
     etc.chmod(0o700)
-    assert observer(tmp_path).digest(place) != before
+    assert observer(tmp_path).facts(place) != before
 
 
 @pytest.mark.parametrize(
-    "managed",
+    ("managed", "fact"),
     [
-        {"contents": ["/etc/missing"]},
-        {"places": ["/etc/missing"]},
-        {"containers": ["scratch4school-none"]},
-        {"containers": ["scratch4school-stopped"]},
-        {"containers": ["scratch4school-ill"]},
-        {"loaded": ["scratch4school-stopped"]},
-        {"networks": ["none"]},
-        {"units": ["scratch4school-no-such-unit"]},
-        {"asks": [{"container": "scratch4school-none", "argv": ["true"]}]},
+        ({"contents": ["/etc/missing"]}, "file /etc/missing"),
+        ({"places": ["/etc/missing"]}, "file /etc/missing"),
+        ({"containers": ["scratch4school-none"]}, "container scratch4school-none"),
+        ({"containers": ["scratch4school-stopped"]}, "container scratch4school-stopped"),
+        ({"containers": ["scratch4school-ill"]}, "container scratch4school-ill"),
+        ({"loaded": ["scratch4school-none"]}, "loaded scratch4school-none"),
+        ({"loaded": ["scratch4school-stopped"]}, "loaded scratch4school-stopped"),
+        ({"networks": ["none"]}, "network none"),
+        ({"units": ["scratch4school-no-such-unit"]}, "unit scratch4school-no-such-unit"),
+        ({"unit_files": ["scratch4school-no-such.service"]}, "unit file scratch4school-no-such.service"),
+        ({"asks": [{"container": "scratch4school-none", "argv": ["true"]}]}, "answer of scratch4school-none"),
+        ({"asks": [{"what": "rights", "container": "scratch4school-none", "argv": ["true"]}]}, "rights"),
     ],
     ids=str,
 )
-def test_what_is_missing_stopped_or_ill_is_never_settled(tmp_path: Path, managed: dict[str, Any]) -> None:
+def test_what_is_missing_stopped_or_ill_is_never_settled(tmp_path: Path, managed: dict[str, Any], fact: str) -> None:
     """No digest at all, so that no stamp can ever say that this is as it should be."""
     stopped = {**CONTAINER, "State": {**CONTAINER["State"], "Running": False}}
     ill = {**CONTAINER, "State": {**CONTAINER["State"], "Health": {"Status": "unhealthy"}}}
-    assert observer(tmp_path, stopped=stopped, ill=ill).digest(managed) == ""
+    facts = observer(tmp_path, stopped=stopped, ill=ill).facts(managed)
+    assert facts == {fact: ""}
+    assert host_survey.stamp(tmp_path / "settled.json", {"role": "d"}, {"role": facts}) == {}
+
+
+# ---- units of systemd
+
+WELL = {
+    "LoadState": "loaded",
+    "UnitFileState": "enabled",
+    "ActiveState": "active",
+    "NeedDaemonReload": "no",
+    "NextElapseUSecRealtime": "",
+}
+NEXT = "Wed 2026-11-25 02:15:00 CET"
+TIMER = "scratch4school-backup.timer"
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A function that says what systemd answers of every unit; files of a timer and a service lie where they should."""
+    folder = tmp_path / "etc" / "systemd" / "system"
+    folder.mkdir(parents=True)
+    for name in (TIMER, "scratch4school.service", "scratch4school-backup.service"):
+        (folder / name).write_text(f"# {name}\n")
+
+    def answer(**said: str) -> None:
+        lines = "".join(f"{key}={value}\n" for key, value in {**WELL, **said}.items())
+        monkeypatch.setattr(
+            host_survey, "run", lambda argv: lines if argv[0] == "systemctl" and argv[1] == "show" else None
+        )
+
+    answer()
+    return answer
+
+
+def unit(root: Path, name: str) -> str:
+    """The fact of one unit."""
+    return observer(root).facts({"units": [name]})[f"unit {name}"]
+
+
+@pytest.mark.parametrize(("name", "upcoming"), [(TIMER, NEXT), ("scratch4school", ""), ("docker", "")])
+def test_unit_that_is_well_is_a_fact(tmp_path: Path, systemd: Callable[..., None], name: str, upcoming: str) -> None:
+    """A timer with a next run, a service of ours, and one that the distribution brought."""
+    systemd(NextElapseUSecRealtime=upcoming)
+    before = unit(tmp_path, name)
+    assert before
+    assert unit(tmp_path, name) == before
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"LoadState": "not-found"},
+        {"UnitFileState": "disabled"},
+        {"ActiveState": "inactive"},
+        {"ActiveState": "failed"},
+        {"NeedDaemonReload": "yes"},
+        {"NextElapseUSecRealtime": ""},
+    ],
+    ids=str,
+)
+def test_unit_that_is_ill_is_never_settled(tmp_path: Path, systemd: Callable[..., None], said: dict[str, str]) -> None:
+    """Not loaded, not enabled, not active, read before its file changed, or a timer that never runs again."""
+    systemd(**{"NextElapseUSecRealtime": NEXT, **said})
+    assert unit(tmp_path, TIMER) == ""
+
+
+def test_next_run_of_a_timer_is_no_part_of_its_fact(tmp_path: Path, systemd: Callable[..., None]) -> None:
+    """It changes every night by itself, and that is no drift."""
+    systemd(NextElapseUSecRealtime=NEXT)
+    before = unit(tmp_path, TIMER)
+    systemd(NextElapseUSecRealtime="Thu 2026-11-26 02:15:00 CET")
+    assert unit(tmp_path, TIMER) == before
+
+
+def test_file_of_a_unit_of_ours_counts(tmp_path: Path, systemd: Callable[..., None]) -> None:
+    """An hour that was changed by hand is another unit; the file of Docker's own unit is the distribution's."""
+    systemd(NextElapseUSecRealtime=NEXT)
+    before, docker = unit(tmp_path, TIMER), unit(tmp_path, "docker")
+    folder = tmp_path / "etc" / "systemd" / "system"
+    (folder / TIMER).write_text("# by hand\n")
+    (folder / "docker.service").write_text("# by the distribution\n")
+    assert unit(tmp_path, TIMER) not in ("", before)
+    assert unit(tmp_path, "docker") == docker
+
+
+def test_unit_file_counts_whether_or_not_it_runs(tmp_path: Path, systemd: Callable[..., None]) -> None:
+    """What a timer starts is mostly inactive; only its file is the role's business."""
+    name = "scratch4school-backup.service"
+    systemd(ActiveState="inactive", UnitFileState="static")
+    before = observer(tmp_path).facts({"unit_files": [name]})
+    assert list(before) == [f"unit file {name}"]
+    assert all(before.values())
+    (tmp_path / "etc" / "systemd" / "system" / name).write_text("# by hand\n")
+    assert observer(tmp_path).facts({"unit_files": [name]}) != before
+
+
+def test_unwanted_unit_is_a_fact_while_it_is_not_there(tmp_path: Path, systemd: Callable[..., None]) -> None:
+    """A timer whose hour is empty must not be there; one that is there again is something to do."""
+    gone = observer(tmp_path).facts({"unwanted_units": ["scratch4school-backup-drill.timer"]})
+    there = observer(tmp_path).facts({"unwanted_units": [TIMER]})
+    assert all(gone.values())
+    assert there == {f"unwanted unit {TIMER}": ""}
+
+
+def test_unit_state_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value may hold an equals sign, and a systemd that does not answer says nothing."""
+    asked: list[list[str]] = []
+
+    def run(argv: list[str]) -> str:
+        asked.append(argv)
+        return "LoadState=loaded\nNextElapseUSecRealtime=a=b\n\n"
+
+    monkeypatch.setattr(host_survey, "run", run)
+    assert host_survey.unit_state(TIMER) == {"LoadState": "loaded", "NextElapseUSecRealtime": "a=b"}
+    assert asked[0][:2] == ["systemctl", "show"]
+    assert asked[0][-1] == TIMER
+    assert "NextElapseUSecRealtime" in asked[0][2]
+    monkeypatch.setattr(host_survey, "run", lambda argv: None)
+    assert host_survey.unit_state(TIMER) == {}
 
 
 def test_container_is_compared_by_identity(tmp_path: Path) -> None:
     """One that was made anew by hand under the same name may be made otherwise; a restart is no difference."""
     managed = {"containers": ["scratch4school-proxy"]}
-    before = observer(tmp_path, proxy=CONTAINER).digest(managed)
+    before = observer(tmp_path, proxy=CONTAINER).facts(managed)
     restarted = {**CONTAINER, "State": {**CONTAINER["State"], "StartedAt": "2026-11-24T14:00:00Z", "Pid": 2}}
-    assert before
-    assert observer(tmp_path, proxy=restarted).digest(managed) == before
-    assert observer(tmp_path, proxy={**CONTAINER, "Id": "c2"}).digest(managed) != before
+    assert list(before) == ["container scratch4school-proxy"]
+    assert all(before.values())
+    assert observer(tmp_path, proxy=restarted).facts(managed) == before
+    for other in ({**CONTAINER, "Id": "c2"}, {**CONTAINER, "Image": "sha256:2"}):
+        after = observer(tmp_path, proxy=other).facts(managed)
+        assert all(after.values())
+        assert after != before
+
+
+def test_network_is_compared_by_identity(short: Path, serve: Callable[..., None]) -> None:
+    """A network that was made anew has other addresses in it."""
+    answers: dict[str, Any] = {"/networks/scratch4school": {"Id": "n1", "Driver": "bridge"}}
+    serve(short / "docker.sock", answers)
+    looks = host_survey.Observer(host_survey.Engine(str(short / "docker.sock")), {})
+    before = looks.facts({"networks": ["scratch4school"]})
+    assert all(before.values())
+    assert looks.facts({"networks": ["scratch4school"]}) == before
+    answers["/networks/scratch4school"] = {"Id": "n2", "Driver": "bridge"}
+    assert looks.facts({"networks": ["scratch4school"]}) != before
+
+
+def test_answer_of_a_container_is_a_fact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name that the role gives it; the same answer is the same digest, another one is another."""
+    asked = []
+
+    def run(argv: list[str]) -> str:
+        asked.append(argv)
+        return said
+
+    managed = {"asks": [{"what": "roles and rights", "container": "scratch4school-postgres", "argv": ["psql", "-c"]}]}
+    monkeypatch.setattr(host_survey, "run", run)
+    said = "app|t\n"
+    before = observer(tmp_path).facts(managed)
+    assert list(before) == ["roles and rights"]
+    assert asked == [["docker", "exec", "scratch4school-postgres", "psql", "-c"]]
+    assert observer(tmp_path).facts(managed) == before
+    said = "app|f\n"
+    assert observer(tmp_path).facts(managed) != before
+    said = ""
+    assert all(observer(tmp_path).facts(managed).values())
+
+
+def test_digest_holds_nothing_of_what_it_is_of() -> None:
+    """Contents may be secrets; names of files may be of any bytes."""
+    assert re.fullmatch("[0-9a-f]{16}", host_survey.digest("a secret"))
+    assert host_survey.digest("a secret") != host_survey.digest("another")
+    assert host_survey.digest(os.fsdecode(b"\xff"))
+
+
+def test_observe_asks_every_role(tmp_path: Path) -> None:
+    """Each role's facts by its name; one that manages nothing has none, and is never stamped."""
+    observed = host_survey.observe(
+        host_survey.Engine("/nowhere"), {}, {"host": {"places": [str(tmp_path)]}, "app": {"places": ["/none"]}, "x": {}}
+    )
+    assert {role: list(map(bool, facts.values())) for role, facts in observed.items()} == {
+        "host": [True],
+        "app": [False],
+        "x": [],
+    }
+    stamped = host_survey.stamp(tmp_path / "settled.json", {"host": "d", "app": "d", "x": "d"}, observed)
+    assert list(stamped) == ["host"]
+
+
+PROXY = {"container scratch4school-proxy": "01", "file /etc/proxy": "02"}
+APP = {"file /etc/app": "03"}
 
 
 def test_stamp_is_for_root_and_forgets_what_is_not_settled(tmp_path: Path) -> None:
     """The others' stamps stay; a role with something missing loses its own."""
     path = tmp_path / "change" / "settled.json"
-    host_survey.stamp(path, {"proxy": "d1", "app": "d2"}, {"proxy": "o1", "app": "o2"})
-    host_survey.stamp(path, {"app": "d3"}, {"app": ""})
-    assert json.loads(path.read_text()) == {"proxy": {"desired": "d1", "observed": "o1"}}
+    host_survey.stamp(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
+    assert set(json.loads(path.read_text())) == {"proxy", "app"}
+    host_survey.stamp(path, {"app": "d3"}, {"app": {**APP, "file /etc/app/key": ""}})
+    assert json.loads(path.read_text()) == {"proxy": {"desired": "d1", "observed": PROXY}}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [file.name for file in path.parent.iterdir()] == ["settled.json"]
+
+
+def test_stamp_of_a_role_that_was_not_observed_is_forgotten(tmp_path: Path) -> None:
+    """Without a look there is nothing that a later look could be compared with."""
+    path = tmp_path / "settled.json"
+    host_survey.stamp(path, {"proxy": "d1"}, {"proxy": PROXY})
+    assert host_survey.stamp(path, {"proxy": "d2"}, {}) == {}
+
+
+def test_void_forgets_only_the_named_roles(tmp_path: Path) -> None:
+    """A role that runs now has no record until it came to its end; the others' stay, and the file stays root's."""
+    path = tmp_path / "settled.json"
+    host_survey.stamp(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
+    host_survey.void(path, ["app", "never-there"])
+    assert json.loads(path.read_text()) == {"proxy": {"desired": "d1", "observed": PROXY}}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_void_of_what_has_no_record_writes_nothing(tmp_path: Path) -> None:
+    """Before the first deploy there is neither file nor folder, and none is made for it."""
+    host_survey.void(tmp_path / "change" / "settled.json", ["app"])
+    assert list(tmp_path.iterdir()) == []
+    host_survey.stamp(tmp_path / "settled.json", {"proxy": "d1"}, {"proxy": PROXY})
+    os.utime(tmp_path / "settled.json", (0, 0))
+    host_survey.void(tmp_path / "settled.json", ["app"])
+    assert (tmp_path / "settled.json").stat().st_mtime == 0
+
+
+def test_void_of_a_torn_record_survives(tmp_path: Path) -> None:
+    """What a power cut tore says nothing of any role, and stays so."""
+    (tmp_path / "settled.json").write_text('{"proxy": {"des')
+    host_survey.void(tmp_path / "settled.json", ["proxy"])
+    assert host_survey.loaded_json(tmp_path / "settled.json") == {}
 
 
 def test_torn_stamp_is_none(tmp_path: Path) -> None:
@@ -349,6 +779,39 @@ def test_module_stamps_nothing_in_check_mode(tmp_path: Path, run_module: Callabl
     assert not path.exists()
     run_module("host_settled", **arguments)
     assert path.exists()
+    written = path.read_bytes()
+    run_module("host_settled", check_mode=True, path=str(path), state="void", roles=["host"])
+    assert path.read_bytes() == written
+
+
+def test_module_voids_the_named_roles(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """It reports no change, looks at nothing, and survives a host that never had a record."""
+    path = tmp_path / "settled.json"
+    arguments = {"path": str(path), "desired": {"host": "d"}, "managed": {"host": {"places": [str(tmp_path)]}}}
+    voids = {"path": str(path), "state": "void", "roles": ["host"]}
+    assert run_module("host_settled", **voids) == {"changed": False, "unsettled": []}
+    assert not path.exists()
+    run_module("host_settled", **arguments)
+    assert run_module("host_settled", **voids) == {"changed": False, "unsettled": []}
+    assert json.loads(path.read_text()) == {}
+
+
+def test_module_names_what_could_not_be_stamped(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """A role that ran and left something missing is said, and has no record."""
+    path = tmp_path / "settled.json"
+    managed = {"host": {"places": [str(tmp_path)]}, "app": {"places": [str(tmp_path / "none")]}}
+    answer = run_module("host_settled", path=str(path), desired={"host": "d", "app": "d"}, managed=managed)
+    assert answer == {"changed": False, "unsettled": ["app"]}
+    assert list(json.loads(path.read_text())) == ["host"]
+
+
+def test_module_says_when_it_cannot_write(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """A record that cannot be written is a sentence, not a traceback."""
+    (tmp_path / "file").write_text("")
+    arguments = {"path": str(tmp_path / "file" / "settled.json"), "desired": {"host": "d"}}
+    answer = run_module("host_settled", **arguments, managed={"host": {"places": [str(tmp_path)]}})
+    assert answer["failed"]
+    assert answer["msg"].startswith(f"The record in {tmp_path}/file/settled.json could not be written: ")
 
 
 def test_survey_answers_on_a_host_with_nothing(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
@@ -361,14 +824,32 @@ def test_survey_answers_on_a_host_with_nothing(tmp_path: Path, run_module: Calla
         ledger=str(data / "ledger"),
         change_directory=str(data / "change"),
         ports=[1],
-        managed={"host": {"places": [str(data)], "files": [str(tmp_path)], "sizes": [str(data)], "disks": [str(data)]}},
+        reach=["https://127.0.0.1:1/token"],
+        managed={
+            "host": {"places": [str(data)], "files": [str(tmp_path)], "sizes": [str(data)], "disks": [str(data)]},
+            "backup": {
+                "units": [TIMER, "scratch4school"],
+                "calendars": ["*-*-* 02:15"],
+                "programs": ["cd", "no-such-program-anywhere"],
+            },
+        },
     )
     survey = answer["survey"]
     assert answer["changed"] is False
-    assert survey["observed"] == {"host": ""}
+    assert survey["observed"] == {
+        "host": {f"file {data}": ""},
+        "backup": {f"unit {TIMER}": "", "unit scratch4school": ""},
+    }
     assert survey["files"] == {str(tmp_path): True}
     assert survey["sizes"] == {str(data): 0}
     assert survey["disk"][str(data)] > 0
     assert survey["slot"] == survey["ledger"] == survey["journal"] == ""
-    assert survey["lock"] == survey["settled"] == {}
+    assert survey["lock"] == survey["settled"] == survey["hold"] == {}
+    assert survey["provider"]["https://127.0.0.1:1/token"]["status"] == 0
+    assert survey["timers"] == {TIMER: ""}
+    assert survey["calendars"] == {"*-*-* 02:15": ""}
+    assert survey["programs"] == {"cd": True, "no-such-program-anywhere": False}
+    assert survey["ready"]["last_login"] == ""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", survey["time"])
+    assert survey["zone"] == time.strftime("%Z")
     json.dumps(survey)

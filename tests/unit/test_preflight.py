@@ -1,4 +1,4 @@
-"""Certificate and key are judged in one step, with the sentence that the sysadmin needs."""
+"""Certificate and key, the provider, hours, commands and SSH's messages are judged, each in one sentence."""
 
 from __future__ import annotations
 
@@ -103,9 +103,208 @@ def test_one_that_ends_soon_is_refused(tmp_path: Path, judge: Callable[..., str]
     assert said.endswith("which is past or less than 7 days away; get a new one first.")
 
 
+@pytest.mark.parametrize("host", [None, ""])
+def test_one_for_no_host_is_judged_without_it(tmp_path: Path, judge: Callable[..., str], host: str | None) -> None:
+    """An address that is missing is refused as such, once; the rest of the certificate is judged all the same."""
+    assert judge(*make(tmp_path / "good"), host=host) == ""
+    assert judge(*make(tmp_path / "past", days=-1), host=host).startswith("The certificate ends on 20")
+
+
 @pytest.mark.parametrize("names", [("other.de",), ("*.de",), ("*.scratch.school.de",), ()])
 def test_one_for_another_host_is_refused(tmp_path: Path, judge: Callable[..., str], names: tuple[str, ...]) -> None:
     """A wildcard stands for one label and no more."""
     said = judge(*make(tmp_path, names))
     assert said.startswith(f"The certificate is for {names[0] if names else 'no host'}")
     assert said.endswith(" and not for scratch.school.de, which scratch4school_url names.")
+
+
+# ---- what the identity provider answered
+
+JWKS = "https://my-school.example/jwk"
+TOKEN = "https://my-school.example/token"
+URLS = {"app_oidc_jwks_url": JWKS, "app_oidc_token_url": TOKEN}
+
+
+def answer(status: int = 200, keys: int = 0, problem: str = "") -> dict[str, Any]:
+    """What host_survey says of one address."""
+    return {"status": status, "keys": keys, "problem": problem}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {JWKS: answer(keys=1), TOKEN: answer(405)},
+        {JWKS: answer(keys=2), TOKEN: answer(400)},
+        {JWKS: answer(0, problem="timed out"), TOKEN: answer(0, problem="timed out")},
+        {JWKS: answer(500), TOKEN: answer(503)},
+        {},
+    ],
+    ids=["right", "right, and wants a form", "silent", "in trouble", "not asked"],
+)
+def test_provider_that_may_be_right_is_no_problem(
+    filters: dict[str, Callable[..., Any]], answers: dict[str, Any]
+) -> None:
+    """A token address refuses a GET by its nature; a provider that is silent or ill says nothing of its address."""
+    assert filters["provider_problems"](answers, URLS) == []
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("setting", list(URLS))
+def test_provider_address_that_does_not_exist_is_refused(
+    filters: dict[str, Callable[..., Any]], setting: str, status: int
+) -> None:
+    """With the setting, its value and what the provider said, once."""
+    answers = {JWKS: answer(keys=1), TOKEN: answer(405), URLS[setting]: answer(status)}
+    (said,) = filters["provider_problems"](answers, URLS)
+    assert said.startswith(
+        f"{setting} is {URLS[setting]}, and the identity provider answers {status}: there is no such"
+    )
+    assert "copy the address from the provider" in said
+
+
+@pytest.mark.parametrize("status", [200, 302, 401, 403])
+def test_provider_address_of_keys_without_a_key_is_refused(filters: dict[str, Callable[..., Any]], status: int) -> None:
+    """Under the address of a login page there are no keys, and every login would fail."""
+    answers = {JWKS: answer(status), TOKEN: answer(200)}
+    (said,) = filters["provider_problems"](answers, URLS)
+    assert said.startswith(f"app_oidc_jwks_url is {JWKS}, and the identity provider answers {status} without any key.")
+
+
+def test_provider_silence_is_said_once_per_address(filters: dict[str, Callable[..., Any]]) -> None:
+    """One that is not reached is said with the cause, one in trouble with its status, one that answers is not said."""
+    answers = {JWKS: answer(0, problem="timed out"), TOKEN: answer(502)}
+    said = filters["provider_silence"](answers, [JWKS, TOKEN, JWKS], "server")
+    assert said == [
+        f"server does not reach {JWKS} (timed out); logins fail until it does.",
+        f"{TOKEN} answers 502; logins fail until the identity provider works again.",
+    ]
+    assert filters["provider_silence"]({JWKS: answer(404)}, [JWKS, TOKEN], "server") == []
+
+
+# ---- hours, commands, and a way in
+
+
+@pytest.mark.parametrize("windows", [[], ["Mon-Fri 16:00-22:00", "Sat,Sun 00:00-24:00"], ("Fri 22:00-04:00",)])
+def test_change_windows_that_can_be_read_are_no_error(filters: dict[str, Callable[..., Any]], windows: object) -> None:
+    """At whatever time, also where it would not be now."""
+    assert filters["change_window_error"](windows) == ""
+
+
+@pytest.mark.parametrize(
+    ("windows", "said"),
+    [
+        (
+            ["Mon-Fri 16:00-22:00", "Mon-Fry 16:00-22:00"],
+            "change_windows has “Mon-Fry 16:00-22:00”, which is no window;",
+        ),
+        ([16], "change_windows has “16”, which is no window;"),
+        ("Mon-Fri 16:00-22:00", "change_windows is 'Mon-Fri 16:00-22:00'; it must be a list"),
+        (None, "change_windows is None; it must be a list"),
+        (True, "change_windows is True; it must be a list"),
+    ],
+)
+def test_change_windows_that_cannot_be_read_are_an_error(
+    filters: dict[str, Callable[..., Any]], windows: object, said: str
+) -> None:
+    """A misspelt window is found on the day that it is written, whatever the hour."""
+    assert filters["change_window_error"](windows).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("command", "programs"),
+    [
+        ("mail -s Scratch4School admin@my-school.example", ["mail"]),
+        ("/usr/local/bin/tell", ["/usr/local/bin/tell"]),
+        ("cat | mail root; logger told && true || false & wait", ["cat", "mail", "logger", "true", "false", "wait"]),
+        ("(cat; echo end) | mail root | cat", ["cat", "echo", "mail"]),
+        ("TO=admin URL='https://x' curl -d @- https://ntfy.example", ["curl"]),
+        ("FROM=me", []),
+        ("echo 'a | b; c' | mail", ["echo", "mail"]),
+        ('mail -s "on $(hostname)" root', ["mail"]),
+        ("mail -s $(hostname) root", ["mail", "hostname"]),
+        ("$TELL now", []),
+        ("${TELL} now | cat", ["cat"]),
+        ("`which mail` root", []),
+        ("~/bin/tell", []),
+        ("/opt/tell* now", []),
+        ("mail root 2>&1 | tee log", ["mail", "tee"]),
+        ("mail root > /dev/null 2>&1", ["mail"]),
+        ("mail root >&2; true", ["mail", "true"]),
+        ("sleep $((2+2)); mail", ["sleep", "mail"]),
+        ("[ -s /etc/to ] && mail", ["[", "mail"]),
+        ("my-\\ tool x", ["my- tool"]),
+        ("mail 'root", []),
+        ('mail "root', []),
+        ("mail \\", []),
+        ("", []),
+        ("   ", []),
+        (None, []),
+    ],
+    ids=str,
+)
+def test_command_programs_are_what_a_shell_would_start(
+    filters: dict[str, Callable[..., Any]], command: object, programs: list[str]
+) -> None:
+    """The first word of each part, once; what the shell works out, or cannot read, is not looked for."""
+    assert filters["command_programs"](command) == programs
+
+
+SSH_MESSAGES = [
+    ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "another host key than"),
+    ("Failed to connect: Host key verification failed.", "does not know the server's host key"),
+    ("root@server: Permission denied (publickey,password).", "does not accept your SSH key"),
+    ("Missing sudo password", "for a password"),
+    ("sudo: a password is required", "for a password"),
+    ("ssh: Could not resolve hostname server: Name or service not known", "There is no such name"),
+    ("ssh: connect to host server port 22: Connection refused", "No SSH server answers"),
+    ("ssh: connect to host server port 22: Connection timed out", "No answer comes"),
+    ("ssh: connect to host server port 22: No route to host", "No answer comes"),
+]
+
+
+@pytest.mark.parametrize(("message", "said"), SSH_MESSAGES, ids=[said for _, said in SSH_MESSAGES])
+def test_ssh_problem_says_what_each_message_means(
+    filters: dict[str, Callable[..., Any]], message: str, said: str
+) -> None:
+    """Whatever the case of its letters and wherever its lines break, exactly one advice is given."""
+    for spelled in (message, message.upper(), message.replace(" ", "\n")):
+        advice = filters["ssh_problem"](spelled, "root", "server")
+        assert said in advice
+        assert advice.endswith(".")
+        assert [other for _, other in SSH_MESSAGES if other in advice and other != said] == []
+
+
+@pytest.mark.parametrize(
+    ("message", "port", "typed"),
+    [
+        ("REMOTE HOST IDENTIFICATION HAS CHANGED", 22, ["`ssh-keygen -R server`", "`ssh anna@server`"]),
+        (
+            "REMOTE HOST IDENTIFICATION HAS CHANGED",
+            "2222",
+            ["`ssh-keygen -R '[server]:2222'`", "`ssh -p 2222 anna@server`"],
+        ),
+        ("Host key verification failed", 2222, ["`ssh -p 2222 anna@server`"]),
+        ("Permission denied", 2222, ["`ssh-copy-id -p 2222 anna@server`", "ansible_user"]),
+        ("Permission denied", None, ["`ssh-copy-id anna@server`"]),
+        ("sudo: a password is required", 22, ["`anna ALL=(ALL) NOPASSWD: ALL`", "/etc/sudoers.d"]),
+        ("Could not resolve hostname", 22, ["ansible_host"]),
+        ("Connection refused", 2222, ["ansible_host", "ansible_port"]),
+        ("timed out", 22, ["ansible_host"]),
+        ("something else", 2222, ["`ssh -p 2222 anna@server`", "ansible_host, ansible_port or ansible_user"]),
+        ("", "", ["`ssh anna@server`"]),
+        (None, None, ["`ssh anna@server`"]),
+    ],
+)
+def test_ssh_problem_says_what_to_type(
+    filters: dict[str, Callable[..., Any]], message: str | None, port: object, typed: list[str]
+) -> None:
+    """The command line has the user, the address and the port of the inventory, or names the setting to correct."""
+    advice = filters["ssh_problem"](message, "anna", "server", port)
+    for part in typed:
+        assert part in advice
+
+
+def test_ssh_problem_without_a_user_names_none(filters: dict[str, Callable[..., Any]]) -> None:
+    """Where the inventory names no user, SSH's own is meant."""
+    assert "`ssh server`" in filters["ssh_problem"]("Host key verification failed", "", "server")
+    assert "<user> ALL=(ALL)" in filters["ssh_problem"]("Missing sudo password", "", "server")

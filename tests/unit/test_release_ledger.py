@@ -16,6 +16,7 @@ from ansible.module_utils.release_ledger import (
     ReleaseError,
     append,
     choose,
+    is_login_proved,
     make_entry,
     parse,
     read,
@@ -211,3 +212,60 @@ def test_descriptions_of_what_can_be_started(tmp_path: Path, run_module: Callabl
     assert run_module("release_ledger", path=str(tmp_path / "ledger.jsonl"))["descriptions"] == {
         "a": {"id": "a", "image": "1"}
     }
+
+
+def activations(*events: str) -> list[dict[str, Any]]:
+    """Entries from events such as `10 L1` (activated at ten o'clock with that login) and `11 L1 verified`."""
+    entries = []
+    for event in events:
+        hour, login, *outcome = event.split()
+        entry = {"at": f"2026-11-24T{hour}:00:00Z", "release": "a", "outcome": outcome[0] if outcome else "activated"}
+        entries.append({**entry, **({"login": login} if login != "-" else {})})
+    return entries
+
+
+@pytest.mark.parametrize(
+    ("events", "last_login", "proved"),
+    [
+        ((), "2026-11-24T12:00:00Z", False),
+        (("10 L1",), "", False),
+        (("10 L1",), "2026-11-24T12:00:00Z", True),
+        (("10 L1",), "2026-11-24T10:00:00Z", True),
+        (("10 L1",), "2026-11-24T09:59:59Z", False),
+        (("10 L1",), "2026-11-24T12:30:00+02:00", True),
+        (("10 L1",), "2026-11-24T11:30:00+02:00", False),
+        (("10 L1",), "2026-11-24T12:00:00.123456+00:00", True),
+        (("10 L1", "14 L1"), "2026-11-24T12:00:00Z", True),
+        (("10 L1", "14 L2"), "2026-11-24T15:00:00Z", False),
+        (("10 L2", "14 L1"), "2026-11-24T12:00:00Z", False),
+        (("10 L2", "14 L1"), "2026-11-24T15:00:00Z", True),
+        (("08 L1", "10 L2", "14 L1"), "2026-11-24T09:00:00Z", False),
+        (("10 -", "14 L1"), "2026-11-24T12:00:00Z", False),
+        (("10 L1", "14 -"), "2026-11-24T15:00:00Z", False),
+        (("10 L1", "11 - verified", "12 L9 failed"), "2026-11-24T12:00:00Z", True),
+    ],
+    ids=str,
+)
+def test_login_is_proved_by_a_person_since_the_settings_serve(
+    filters: dict[str, Callable[..., Any]], events: tuple[str, ...], last_login: str, proved: bool
+) -> None:
+    """Since the first of the activations in a row with these settings; a login with other ones proves nothing."""
+    entries = activations(*events)
+    assert is_login_proved(entries, "L1", last_login) is proved
+    assert is_login_proved(iter(entries), "L1", last_login) is proved
+    ledger = "".join(json.dumps(entry) + "\n" for entry in entries)
+    assert filters["login_is_proved"](ledger, "L1", last_login) is proved
+
+
+def test_login_without_a_digest_is_never_proved() -> None:
+    """A release of a former version does not say what its login depended on."""
+    assert is_login_proved(activations("10 L1"), "", "2026-11-24T12:00:00Z") is False
+
+
+def test_the_module_keeps_the_digest_of_the_login(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """The activation's entry holds it, and one without it is an entry too."""
+    entry = {"release": "a", "by": "me", "verb": "deploy", "outcome": "activated"}
+    ledger = tmp_path / "ledger.jsonl"
+    run_module("release_ledger", path=str(ledger), state="append", **entry, login="0a1b")
+    run_module("release_ledger", path=str(ledger), state="append", **entry)
+    assert [one.get("login") for one in read(ledger).entries] == ["0a1b", None]

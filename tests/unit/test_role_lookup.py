@@ -1,4 +1,4 @@
-"""The digest of what a role would do: it changes with whatever changes the outcome, and with nothing else."""
+"""What a role manages and refuses, and the digest of what it would do, which changes with the outcome alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROLE = {
     "tasks/main.yml": "---\n",
 }
 
-Ask = Callable[..., dict[str, Any]]
+Ask = Callable[..., Any]
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def ask(root: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Call the lookup for the role `proxy` with these variables on top of the usual ones."""
     lookup_loader.add_directory(str(REPOSITORY / "plugins" / "lookup"))
 
-    def call(want: str = "digest", **variables: str) -> dict[str, Any]:
+    def call(want: str = "digest", *roles: str, **variables: Any) -> Any:
         known = {
             "proxy_directory": trust_as_template("{{ base }}/proxy"),
             "base": "/etc",
@@ -68,7 +68,7 @@ def ask(root: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
         loader = DataLoader()
         lookup = lookup_loader.get("role", loader=loader, templar=Templar(loader=loader, variables=known))
         monkeypatch.setattr(sys.modules[type(lookup).__module__], "ROOT", root)
-        return lookup.run(["proxy"], variables=known, want=want)[0]
+        return lookup.run(list(roles) or ["proxy"], variables=known, want=want)[0]
 
     return call
 
@@ -134,6 +134,129 @@ def test_source_that_cannot_be_read_is_named(ask: Ask, root: Path) -> None:
     (root / "school.crt").unlink()
     with pytest.raises(AnsibleError, match=r"school\.crt cannot be read: No such file"):
         ask()
+
+
+TYPED = """\
+argument_specs:
+  main: {options: {proxy_count: {type: int}, proxy_open: {type: bool}, proxy_name: {type: str}, proxy_plain: {}}}
+  point: {options: {proxy_count: {type: int}}}
+  nothing: {short_description: It takes nothing}
+"""
+
+
+@pytest.fixture
+def typed(ask: Ask, root: Path) -> Ask:
+    """The role with options of each type."""
+    (root / "roles" / "proxy" / "meta" / "argument_specs.yml").write_text(TYPED)
+    (root / "roles" / "proxy" / "vars" / "main.yml").write_text("__proxy_managed: {contents: [/etc]}\n")
+
+    def call(**variables: Any) -> Any:
+        known = {"proxy_count": 3, "proxy_open": False, "proxy_name": "a", "proxy_plain": "b", **variables}
+        return ask("digest", **known)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "written"),
+    [
+        ("proxy_count", 16, "16"),
+        ("proxy_count", 16, " 16 "),
+        ("proxy_count", -1, "-1"),
+        ("proxy_count", 0, "00"),
+        ("proxy_open", True, "true"),
+        ("proxy_open", True, "yes"),
+        ("proxy_open", True, "True"),
+        ("proxy_open", False, "no"),
+    ],
+)
+def test_value_from_the_command_line_is_the_same_value(typed: Ask, name: str, value: object, written: str) -> None:
+    """`-e name=16` arrives as a text; it is no other wish, so the role has nothing to do."""
+    assert typed(**{name: value}) == typed(**{name: written})
+    assert typed(**{name: value}) == typed(**{name: trust_as_template("{{ given }}"), "given": written})
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        ("proxy_count", 16, "17"),
+        ("proxy_open", True, "false"),
+        ("proxy_name", "16", 16),
+        ("proxy_name", "true", True),
+        ("proxy_plain", "16", 16),
+        ("proxy_count", 16, None),
+    ],
+)
+def test_value_of_another_kind_is_another_value(typed: Ask, name: str, one: object, other: object) -> None:
+    """A text that looks like a number stays a text where a text is wanted."""
+    assert typed(**{name: one}) != typed(**{name: other})
+
+
+def test_path_of_a_role_is_its_own(ask: Ask, root: Path) -> None:
+    """A role names files of its own; the one that asks has another folder."""
+    (root / "roles" / "proxy" / "vars" / "main.yml").write_text(
+        "__proxy_managed:\n  contents: ['{{ role_path }}/files']\n  sources: ['{{ role_path }}/tasks/main.yml']\n"
+    )
+    found = ask("managed", role_path="/somewhere/roles/host")
+    assert found["proxy"]["contents"] == [f"{root}/roles/proxy/files"]
+    assert ask(role_path="/somewhere/roles/host") == ask(role_path="/elsewhere")
+
+
+JUDGES = """\
+__proxy_problems: "{{ ['proxy_memory is ' ~ proxy_memory] if proxy_memory != '256m' else [] }}"
+__proxy_host_problems: ["The host is full.", "{{ base }} is none."]
+__proxy_host_warnings: []
+"""
+
+
+@pytest.fixture
+def judges(ask: Ask, root: Path) -> Ask:
+    """Two roles that judge, and one that has nothing to say."""
+    for role in ("proxy", "other"):
+        (root / "roles" / role / "vars").mkdir(exist_ok=True)
+    (root / "roles" / "proxy" / "vars" / "main.yml").write_text(JUDGES)
+    (root / "roles" / "other" / "vars" / "main.yml").write_text(
+        "__other_problems: \"{{ [] if address is search('^https') else ['address is ' ~ address] }}\"\n"
+        "__other_host_problems: ['{{ survey.said }}']\n"
+        "__other_host_warnings: ['Look.', '{{ survey.said }}']\n"
+    )
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("want", "variables", "said"),
+    [
+        ("problems", {"address": "https://a"}, []),
+        ("problems", {"address": "https://a", "proxy_memory": "1g"}, ["proxy_memory is 1g"]),
+        ("problems", {"address": "ftp://a", "proxy_memory": "1g"}, ["proxy_memory is 1g", "address is ftp://a"]),
+        ("host_problems", {"survey": {"said": "Old."}}, ["The host is full.", "/etc is none.", "Old."]),
+        ("host_warnings", {"survey": {"said": "Old."}}, ["Look.", "Old."]),
+    ],
+    ids=str,
+)
+def test_sentences_of_all_roles_are_one_list(
+    judges: Ask, want: str, variables: dict[str, Any], said: list[str]
+) -> None:
+    """In the order of the roles, templates worked out; a role that has none of a kind says nothing."""
+    assert judges(want, "proxy", "other", "container", **variables) == said
+
+
+def test_sentences_stand_for_a_role_that_cannot_work_with_what_they_refuse(judges: Ask) -> None:
+    """An address that is missing is refused by one role, and breaks the sum of another one."""
+    assert judges("problems", "proxy", "other", proxy_memory="1g") == ["proxy_memory is 1g"]
+    assert judges("problems", "other", "proxy", proxy_memory="1g") == ["proxy_memory is 1g"]
+
+
+@pytest.mark.parametrize(("want", "memory"), [("problems", "256m"), ("host_warnings", "1g")])
+def test_role_that_cannot_judge_is_an_error_where_nothing_is_refused(judges: Ask, want: str, memory: str) -> None:
+    """What cannot be worked out must not be taken for well, and a warning refuses nothing."""
+    with pytest.raises(AnsibleError, match="is undefined"):
+        judges(want, "proxy", "other", proxy_memory=memory)
+
+
+def test_sentences_of_no_roles_are_none(judges: Ask) -> None:
+    """All roles may have been left out."""
+    assert judges("problems", "container") == []
 
 
 def passed_over() -> list[str]:

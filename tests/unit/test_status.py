@@ -63,3 +63,15 @@ def test_a_file_that_is_no_certificate(filters: dict[str, Callable[..., Any]]) -
 def test_pool_in_one_line(filters: dict[str, Callable[..., Any]], answer: str, line: str) -> None:
     """Pools of all users of the database, and none of the console's own."""
     assert filters["pool_line"](answer) == line
+
+
+def test_timers_are_listed_with_their_next_run(filters: dict[str, Callable[..., Any]]) -> None:
+    """In the order of their names under one heading; one that never runs again is said aloud, with what to type."""
+    said = filters["timer_lines"](
+        {"scratch4school-drill.timer": "", "scratch4school-backup.timer": "Wed 2026-11-25 02:15:00 CET"}
+    )
+    assert said == [
+        "timers       scratch4school-backup: Wed 2026-11-25 02:15:00 CET",
+        "             scratch4school-drill: NEVER; run deploy.yml",
+    ]
+    assert filters["timer_lines"]({}) == []

@@ -1,0 +1,104 @@
+"""Judges an inventory as roles/host/tasks/settings.yml does, in this process: the two lookups with the real roles."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
+from ansible.template import Templar
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+from conftest import PLUGINS, ROOT
+from test_preflight import make
+
+HOSTNAME = "scratch.school.de"
+
+
+def _read_once(lookup: ModuleType) -> None:
+    """Let the lookup read each file of the repository once: it is asked a thousand times, and none of them changes."""
+    for name in ("_read", "_playbooks", "_words"):
+        reads = getattr(lookup, name)
+        if not hasattr(reads, "cache_info"):
+            setattr(lookup, name, functools.cache(reads))
+
+
+class Inventory:
+    """One host with settings that are right, and what is said when some of them are others."""
+
+    def __init__(self, folder: Path) -> None:
+        """The certificate, the key and what would be made for the school lie below the folder."""
+        # `ansible.builtin.vars` in a template is looked for as one looks for what a collection has.
+        if AnsibleCollectionConfig.collection_finder is None:
+            init_plugin_loader()
+        lookup_loader.add_directory(str(PLUGINS / "lookup"))
+        filter_loader.add_directory(str(PLUGINS / "filter"))
+        self.folder = folder
+        self.loader = DataLoader()
+        _read_once(sys.modules[type(lookup_loader.get("setting_problems")).__module__])
+        certificate, key = make(folder, (HOSTNAME,))
+        self.right: dict[str, Any] = {
+            "scratch4school_url": f"https://{HOSTNAME}",
+            "proxy_tls_certificate": certificate,
+            "proxy_tls_key": key,
+            "app_oidc_client_id": "scratch4school",
+            "app_oidc_client_secret": "as-long-as-the-provider-made-it",
+            "app_oidc_authorize_url": "https://school.de/iserv/oauth/v2/auth",
+            "app_oidc_token_url": "https://school.de/iserv/oauth/v2/token",
+            "app_oidc_jwks_url": "https://school.de/iserv/public/jwk",
+        }
+        magic = {
+            "inventory_hostname": "server",
+            "inventory_dir": str(folder),
+            "playbook_dir": str(ROOT / "deploy"),
+            "role_path": str(ROOT / "roles" / "host"),
+            "group_names": ["scratch4school"],
+            "groups": {"all": ["server"], "ungrouped": [], "scratch4school": ["server"]},
+            "ansible_connection": "local",
+            "ansible_check_mode": False,
+        }
+        self.around = {
+            **self.load("roles/host/defaults/main.yml"),
+            **self.load("deploy/group_vars/all.yml"),
+            **magic,
+            **self.load("roles/host/vars/main.yml"),
+        }
+
+    def load(self, path: str) -> dict[str, Any]:
+        """A YAML file of the repository, its templates trusted."""
+        return dict(self.loader.load_from_file(str(ROOT / path), trusted_as_template=True))
+
+    def variables(self, settings: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
+        """What the host would see with these settings on top of the right ones, and without those."""
+        known = {**self.around, **self.right, **settings}
+        return {name: value for name, value in known.items() if name not in without}
+
+    def lookup(self, name: str, variables: dict[str, Any], *terms: str, **options: Any) -> Any:
+        """What one of our lookups answers."""
+        templar = Templar(loader=self.loader, variables=variables)
+        plugin = lookup_loader.get(name, loader=self.loader, templar=templar)
+        with warnings.catch_warnings():
+            # pytest makes errors of them, Ansible does not: Jinja remarks on a backslash in a role's expression.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return plugin.run(list(terms), variables=variables, **options)[0]
+
+    def wrong(self, **settings: Any) -> dict[str, list[str]]:
+        """What the lookup `setting_problems` says, by role."""
+        return self.lookup("setting_problems", self.variables(settings))
+
+    def refused(self, *, without: tuple[str, ...] = (), **settings: Any) -> list[str]:
+        """All sentences that a sysadmin reads: those of the lookup, and of the roles that can go on from there."""
+        variables = self.variables(settings, without)
+        wrong = self.lookup("setting_problems", variables)
+        judges = Templar(loader=self.loader, variables=variables).template(variables["host_judged_roles"])
+        judges = [role for role in judges if role not in wrong]
+        said = self.lookup("role", variables, *judges, want="problems") if judges else []
+        return [*(sentence for sentences in wrong.values() for sentence in sentences), *said]
+
+    def made(self) -> list[str]:
+        """Names of the secrets that were made."""
+        return sorted(path.name for path in (self.folder / ".secrets").glob("*"))
