@@ -89,7 +89,9 @@ def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for defaults in sorted(ROOT.glob("roles/*/defaults/main.yml")):
         values.update(yaml.safe_load(defaults.read_text()) or {})
-    values.update({name: value for name, value in request.param.items() if value != ""})
+    given = {name: value for name, value in request.param.items() if value != ""}
+    # `-e name=16` arrives as a text.
+    values.update({name: int(value) if isinstance(values.get(name), int) else value for name, value in given.items()})
     return values
 
 

@@ -64,7 +64,7 @@ def sftp(small: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Awa
 
 
 def test_by_sftp_and_onto_an_empty_host(sftp: Away, login: Login, deployed: str, tables: Tables) -> None:
-    """`provision` and `restore` on a host that has nothing: the school is back, with its pupils' sessions."""
+    """`provision` and `restore` on a host that has nothing: it asks there, too; then the school is back."""
     pupil = login("pupil34")
     project = create(pupil, deployed, "Umzug", 5)
     assert play("provision.yml", *sftp.arguments).status == 0
@@ -76,8 +76,12 @@ def test_by_sftp_and_onto_an_empty_host(sftp: Away, login: Login, deployed: str,
     assert run.status == 0, run.output[-4000:]
     other_school = play("restore.yml", "-e", "backup=latest", *sftp.arguments, **where)
     assert (other_school.status, "adopt=true" in other_school.sentence) == (2, True)
+    asked = play("restore.yml", "-e", "backup=latest", "-e", "adopt=true", *sftp.arguments, **where)
+    assert (asked.status, asked.recap(empty.name)["changed"]) == (2, 0)
+    assert f"{empty.name} is empty, and backup {backup} would be restored to it." in asked.sentence
     began = time.monotonic()
-    run = play("restore.yml", "-e", "backup=latest", "-e", "adopt=true", *sftp.arguments, **where)
+    confirmed = ("-e", "backup=latest", "-e", f"confirm={backup}", "-e", "adopt=true")
+    run = play("restore.yml", *confirmed, *sftp.arguments, **where)
     seconds = time.monotonic() - began
     assert run.status == 0, run.output[-6000:]
     assert VERIFIED in run.output

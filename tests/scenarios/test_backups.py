@@ -49,17 +49,18 @@ def test_a_backup_is_made_proved_and_known(deployed: str) -> None:
 
 
 def test_a_restore_is_asked_for_twice_and_brings_back_what_was(pupil: requests.Session, deployed: str) -> None:
-    """Without an id it lists; without the second word it says what would be lost; then the school is the backup's."""
+    """Without an id it lists; without confirm it says what would be lost; then the school is the backup's."""
     kept = create(pupil, deployed, "Katze & Übung 🐱", 7)
     backup = backed_up(play("backup.yml"))
     lost = create(pupil, deployed, "nach der Sicherung")
     assert pupil.delete(kept, timeout=30).status_code == 200
     listed = play("restore.yml")
-    assert (listed.status, backup in listed.output) == (2, True)
+    assert (listed.status, listed.recap()["changed"], backup in listed.output) == (0, 0, True)
+    assert "type restore.yml -e backup=latest" in listed.output.rstrip().splitlines()[-1]
     asked = play("restore.yml", "-e", f"backup={backup}")
     assert asked.status == 2
     assert "nach der Sicherung" in asked.output
-    assert f"-e confirm={backup}" in asked.sentence
+    assert asked.output.rstrip().endswith(f"-e backup={backup} -e confirm={backup}.")
     assert read(pupil, lost) == 0, "nothing was changed"
     run = restore(backup)
     assert re.search(r"Backup [0-9a-f]{8} of \S+ is proved", run.output), "what is live was backed up before"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
+from collections.abc import Callable
+from shlex import quote
 
 import pytest
+import requests
 from conftest import HOST, ROOT, VERIFIED, Place, finish, on_host, play, serving, start, status, wait_for
 from faults import journal
 
@@ -31,8 +36,13 @@ def current_checkout(deployed: str) -> None:
     assert run.status == 0, run.output[-4000:]
 
 
-def test_deploy_again_changes_nothing(deployed: str) -> None:
-    """The second run, from inside deploy/, says changed=0, restarts no container, and proves again that it works."""
+def test_deploy_again_changes_nothing(deployed: str, login: Callable[..., requests.Session]) -> None:
+    """The second run, from inside deploy/, says changed=0, restarts no container, and proves again that it works.
+
+    A sysadmin reads all of it: at most 30 lines.
+    """
+    # Until a person has logged in, the run asks for that after its result.
+    login("pupil101")
     before = serving()
     run = play("deploy.yml", folder=ROOT / "deploy")
     assert run.status == 0, run.output[-4000:]
@@ -40,6 +50,7 @@ def test_deploy_again_changes_nothing(deployed: str) -> None:
     assert serving() == before
     assert VERIFIED in run.output
     assert run.output.rstrip().endswith(VERIFIED)
+    assert len(run.output.splitlines()) <= 30
 
 
 def test_no_secret_is_said_aloud(deployed: str) -> None:
@@ -80,7 +91,7 @@ def test_restart_moves_to_the_other_slot_and_nobody_changes_anything_meanwhile(d
         lines.wait_for("start", first)
         second = play("deploy.yml")
     assert second.status != 0
-    assert re.search(r"restart by \S+ since \S+ is changing this host now", second.sentence)
+    assert re.search(r"restart by \S+ since \S+ \S+ UTC is changing this host now", second.sentence)
     assert "unlock.yml" in second.sentence
     assert second.recap()["changed"] == 0
     run = finish(first)
@@ -95,9 +106,10 @@ def test_restart_moves_to_the_other_slot_and_nobody_changes_anything_meanwhile(d
 def test_release_that_does_not_start_leaves_the_former_one_serving(deployed: str) -> None:
     """The deploy fails, says why, and the pupils notice nothing."""
     before = serving()
-    run = play("deploy.yml", "--extra-vars", "app_oidc_issuer=nowhere", "--extra-vars", "release_ready_seconds=10")
+    run = play("deploy.yml", "--extra-vars", "app_url=nowhere", "--extra-vars", "release_ready_seconds=10")
     assert run.status != 0
-    assert "SCRATCH4SCHOOL_OIDC_ISSUER" in run.output
+    assert "SCRATCH4SCHOOL_PUBLIC_URL" in run.output
+    assert "SCRATCH4SCHOOL_PUBLIC_URL" in run.output.rpartition("minutes\n")[2], "the last lines say why"
     assert "serves on" in run.sentence
     assert serving() == before
     assert status() == 200
@@ -134,3 +146,50 @@ def test_reboot_brings_everything_back(deployed: str) -> None:
     subprocess.run(["docker", "restart", HOST], check=True, capture_output=True)
     wait_for(lambda: status() == 200, seconds=120)
     assert set(serving()) == set(before)
+
+
+def test_interrupted_change_says_what_state_the_host_is_in(deployed: str) -> None:
+    """Ctrl-C in the middle: who holds the lock, what is live, what to type; and the same command ends it."""
+    with journal(Place(HOST, deployed)) as lines:
+        process = start("restart.yml")
+        lines.wait_for("verify", process)
+        os.killpg(process.pid, signal.SIGINT)
+        run = finish(process)
+    assert run.status == 99
+    assert "Interrupted." in run.output
+    last = run.output.rstrip().splitlines()[-1]
+    assert last.startswith(f"{HOST}: the restart was interrupted in its phase “verify” and holds the host's lock.")
+    assert "Run the same command again; it goes on from there." in last
+    assert "The new release is live and not verified" in last
+    assert "cut short" in play("status.yml").sentence
+    again = play("restart.yml")
+    assert again.status == 0, again.output[-4000:]
+    assert play("deploy.yml").recap()["changed"] == 0
+
+
+def test_interrupted_preflight_says_that_nothing_was_changed(deployed: str) -> None:
+    """Before the lock there is nothing to take back."""
+    process = start("deploy.yml", "--extra-vars", "app_oidc_token_url=https://192.0.2.1/token")
+    assert process.stdout
+    said = ""
+    while "/8 Preflight" not in said:
+        said += process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    assert finish(process).output.rstrip().endswith(f"{HOST}: nothing was changed.")
+
+
+def test_status_of_a_first_deploy_that_was_cut_short_says_so(deployed: str) -> None:
+    """A ledger without a release, and a journal that tells of a deploy that stopped; an empty ledger plays the host."""
+    line = '{"run": "by-hand", "verb": "deploy", "phase": "%s", "by": "anna@desk", "at": "2026-11-27T15:50:00.000Z"%s}'
+    path = "/var/lib/scratch4school/change/journal.jsonl"
+    begun, ended = line % ("start", ""), line % ("end", ', "outcome": "failed"')
+    on_host(f"echo {quote(begun)} | sudo tee -a {path}")
+    try:
+        run = play("status.yml", "--extra-vars", "release_directory=/var/lib/scratch4school/none")
+    finally:
+        on_host(f"echo {quote(ended)} | sudo tee -a {path}")
+    assert run.status == 2
+    assert run.output.rstrip().splitlines()[-1] == (
+        f"No release is live on {HOST} yet: the deploy by anna@desk, begun at 2026-11-27 15:50 UTC, stopped in its "
+        "phase “start”, or is still under way. If it is not, run deploy.yml again; it goes on from there."
+    )

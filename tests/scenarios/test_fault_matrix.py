@@ -7,6 +7,7 @@ make the matrix whole (`scripts/test long`).
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -352,6 +353,6 @@ def finish_and_time_failure(process: subprocess.Popen[str]) -> tuple[Run, float]
     failed_at, said = 0.0, []
     with process.stdout as output:
         for line in output:
-            failed_at = failed_at or (time.time() if line.startswith(("fatal:", "[ERROR]")) else 0.0)
+            failed_at = failed_at or (time.time() if re.match(r" *\d+:\d\d +failed: ", line) else 0.0)
             said.append(line)
     return Run(process.wait(), "".join(said)), failed_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
@@ -135,3 +136,22 @@ def test_logout_ends_the_session(login: Login, deployed: str) -> None:
     session = pupil.headers["Authorization"].removeprefix("Bearer ")
     assert pupil.get(f"{deployed}/backend/logout", params={"session_id": session}, timeout=10).status_code == 200
     assert pupil.get(f"{deployed}/backend/api/projects", timeout=10).status_code == 401
+
+
+def test_failed_login_is_answered_with_its_sentence(deployed: str) -> None:
+    """The provider sends the pupil back with an error; the page at / is the one that shows the sentence."""
+    browser = requests.Session()
+    browser.trust_env, browser.verify = False, CA
+    begun = browser.get(f"{deployed}/backend/login", allow_redirects=False, timeout=10)
+    state = parse_qs(urlsplit(begun.headers["Location"]).query)["state"][0]
+    back = browser.get(
+        f"{deployed}/backend/authorize",
+        params={"state": state, "error": "invalid_scope"},
+        allow_redirects=False,
+        timeout=10,
+    )
+    sentence = parse_qs(urlsplit(back.headers["Location"]).query)["error"][0]
+    assert sentence.startswith("The school's login service refused this login. Tell the sysadmin: invalid_scope")
+    page = browser.get(f"{deployed}{urlsplit(back.headers['Location']).path}", timeout=10).text
+    assert "The login did not work." in page
+    assert "innerHTML" not in page
