@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible import context
 from ansible.errors import AnsibleError, AnsibleLookupError
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.lookup import LookupBase
+from ansible.utils.vars import load_extra_vars
 
 DOCUMENTATION = r"""
 name: role
@@ -32,6 +35,10 @@ options:
     type: str
     choices: [managed, digest, problems, host_problems, host_warnings]
     required: true
+  lenient:
+    description: Problems of a role that cannot be worked out are left out, because some setting is known to be wrong.
+    type: bool
+    default: false
 author:
   - The Scratch4School deployment project
 """
@@ -60,6 +67,11 @@ def tree_digest(paths: Iterable[Path]) -> str:
                 content = file.read_bytes()
                 total.update(f"{file.relative_to(ROOT)} {len(content)} ".encode() + content)
     return total.hexdigest()
+
+
+def extra_variables() -> dict[str, Any]:
+    """What the command line sets with `-e`."""
+    return dict(load_extra_vars(DataLoader())) if context.CLIARGS.get("extra_vars") else {}
 
 
 class LookupModule(LookupBase):
@@ -92,7 +104,7 @@ class LookupModule(LookupBase):
             except AnsibleError as problem:
                 failed.append(problem)
         # What one role refuses is what another one could not work with, such as an address that is none.
-        if failed and (not said or want == "host_warnings"):
+        if failed and (not (said or self.get_option("lenient")) or want == "host_warnings"):
             raise failed[0]
         return said
 
@@ -137,6 +149,8 @@ class _Values:
             **lookup.load(folder / "defaults" / "main.yml"),
             **variables,
             **lookup.load(folder / "vars" / "main.yml"),
+            # `-e` outranks all, also here.
+            **extra_variables(),
             # Else it would be that of the role that asks.
             "role_path": str(folder),
         }

@@ -180,7 +180,7 @@ def test_interrupted_preflight_says_that_nothing_was_changed(deployed: str) -> N
 
 def test_status_of_a_first_deploy_that_was_cut_short_says_so(deployed: str) -> None:
     """A ledger without a release, and a journal that tells of a deploy that stopped; an empty ledger plays the host."""
-    line = '{"run": "by-hand", "verb": "deploy", "phase": "%s", "by": "anna@desk", "at": "2026-11-27T15:50:00.000Z"%s}'
+    line = '{"run": "first", "verb": "deploy", "phase": "%s", "by": "anna@desk", "at": "2026-11-27T15:50:00.000Z"%s}'
     path = "/var/lib/scratch4school/change/journal.jsonl"
     begun, ended = line % ("start", ""), line % ("end", ', "outcome": "failed"')
     on_host(f"echo {quote(begun)} | sudo tee -a {path}")

@@ -91,13 +91,15 @@ class Inventory:
         return self.lookup("setting_problems", self.variables(settings))
 
     def refused(self, *, without: tuple[str, ...] = (), **settings: Any) -> list[str]:
-        """All sentences that a sysadmin reads: those of the lookup, and of the roles that can go on from there."""
+        """All sentences that a sysadmin reads, as roles/host/tasks/settings.yml puts them together."""
         variables = self.variables(settings, without)
-        wrong = self.lookup("setting_problems", variables)
-        judges = Templar(loader=self.loader, variables=variables).template(variables["host_judged_roles"])
-        judges = [role for role in judges if role not in wrong]
-        said = self.lookup("role", variables, *judges, want="problems") if judges else []
-        return [*(sentence for sentences in wrong.values() for sentence in sentences), *said]
+        path = ROOT / "roles" / "host" / "tasks" / "settings.yml"
+        task = self.loader.load_from_file(str(path), trusted_as_template=True)[0]
+        asking = {**variables, **task["vars"]}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            said = Templar(loader=self.loader, variables=asking).template(asking["__host_settings_problems"])
+        return list(said)
 
     def made(self) -> list[str]:
         """Names of the secrets that were made."""
