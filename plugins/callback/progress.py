@@ -305,7 +305,9 @@ class CallbackModule(DefaultCallback):
         if isinstance(result.task, TaskInclude):
             return
         self._handle_warnings(result.result)
-        if result.is_changed():
+        # A task that only asks what it would change, in a run that changes, has changed nothing.
+        asked = result.task.check_mode and not context.CLIARGS.get("check")
+        if result.is_changed() and not asked:
             verb = "would change: " if result.task.check_mode else ""
             self._line(f"    {verb}{self._title(result)}{self._duration()}", constants.COLOR_CHANGED)
         if result.task.action in (*constants._ACTION_DEBUG, *constants.add_internal_fqcns(("assert",))):
@@ -313,6 +315,11 @@ class CallbackModule(DefaultCallback):
             for line in [] if lines in SILENT_ASSERTIONS else lines:
                 self._clear()
                 self._display.display(f"          {self._label(result)}{line}")
+
+    def v2_runner_retry(self, result: Any) -> None:
+        """A try that is followed by another one is for those who look for a fault."""
+        if self._verbose:
+            super().v2_runner_retry(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
         """The task says that something changed; items are for those who look for a fault."""
