@@ -395,7 +395,7 @@ class Observer:
         if any(said.get(key) != value for key, value in well.items()):
             return None
         # A timer without a next run is `active`, too, and never does anything again.
-        if name.endswith(".timer") and not said.get("NextElapseUSecRealtime"):
+        if name.endswith(".timer") and not next_run(said):
             return None
         return f"{well} {self._file_of_unit(name)}"
 
@@ -434,9 +434,18 @@ def digest(text: str) -> str:
 
 def unit_state(name: str) -> dict[str, str]:
     """What systemd says of a unit; NextElapseUSecRealtime is empty for a timer that has no next run."""
-    keys = "LoadState,UnitFileState,ActiveState,NeedDaemonReload,NextElapseUSecRealtime"
+    keys = "LoadState,UnitFileState,ActiveState,SubState,NeedDaemonReload,NextElapseUSecRealtime"
     said = run(["systemctl", "show", f"--property={keys}", name]) or ""
     return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+
+
+def next_run(said: Mapping[str, str]) -> str:
+    """When a timer runs next, of what `unit_state` says; '' for never.
+
+    While its work is under way, or waits for the lock of a deploy, systemd may know no hour yet: it reads the file anew
+    at a `daemon-reload`, and works the hour out when the work has ended.
+    """
+    return said.get("NextElapseUSecRealtime") or ("runs now" if said.get("SubState") == "running" else "")
 
 
 def observe(
@@ -547,11 +556,7 @@ def survey(
             "ready": readiness.result(),
             "provider": answers.result(),
             "calendars": hours.result(),
-            "timers": {
-                unit: unit_state(unit).get("NextElapseUSecRealtime", "")
-                for unit in named("units")
-                if unit.endswith(".timer")
-            },
+            "timers": {unit: next_run(unit_state(unit)) for unit in named("units") if unit.endswith(".timer")},
             "programs": {program: has_program(program) for program in named("programs")},
             "ledger": text(ledger),
             "journal": text(Path(change_directory) / "journal.jsonl", JOURNAL_BYTES),

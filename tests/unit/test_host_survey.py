@@ -576,6 +576,14 @@ def test_unit_that_is_well_is_a_fact(tmp_path: Path, systemd: Callable[..., None
     assert unit(tmp_path, name) == before
 
 
+def test_timer_whose_work_is_under_way_is_well(tmp_path: Path, systemd: Callable[..., None]) -> None:
+    """A nightly backup waits for a deploy; after its daemon-reload systemd learns the next hour when it has ended."""
+    systemd(NextElapseUSecRealtime="", SubState="running")
+    assert unit(tmp_path, TIMER)
+    assert host_survey.next_run({"NextElapseUSecRealtime": "", "SubState": "running"}) == "runs now"
+    assert host_survey.next_run({"NextElapseUSecRealtime": "", "SubState": "elapsed"}) == ""
+
+
 @pytest.mark.parametrize(
     "said",
     [
