@@ -107,7 +107,7 @@ def test_timer_that_a_former_version_left_broken_is_started_again(good: list[str
     assert (
         f"The unit {timer} on {HOST} is not enabled, is not active, or has no next run." in play("verify.yml").sentence
     )
-    correct(good)
+    correct(good, "provision.yml")
 
 
 def test_wrong_values_of_every_role_at_once_are_taken_back(good: list[str]) -> None:
