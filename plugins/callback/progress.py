@@ -45,7 +45,7 @@ author:
 """
 
 # Verbs that leave pupils where they are until a release is activated; a restore or an adoption may have let in none.
-LIVE_UNTIL_THE_SWITCH = ("deploy", "migrate", "provision", "restart", "rollback", "sweep")
+SWITCH_LATER = ("deploy", "migrate", "provision", "restart", "rollback", "sweep")
 
 # Seconds from which on the duration of a task is worth a remark.
 LONG_SECONDS = 2.0
@@ -93,8 +93,22 @@ def failure(result: Mapping[str, Any], action: str = "") -> str:
     lines = message_lines(result)
     if lines in ([], ["non-zero return code"]):
         lines = str(result.get("stderr") or "").strip().splitlines() or lines
+    # Some modules keep the cause apart from their message.
+    kept = [line for value in result.values() if isinstance(value, Mapping) for line in _details(value)]
+    lines += [line for line in kept if not any(line in one for one in lines)]
     # What Ansible itself puts before every message.
     return "\n".join(lines).removeprefix("Task failed: ").removeprefix("Action failed: ")
+
+
+def _details(result: Mapping[str, Any]) -> list[str]:
+    """The last lines that a program said as errors, wherever in its result a module keeps them."""
+    found: list[str] = []
+    for key, value in result.items():
+        if isinstance(value, Mapping):
+            found += _details(value)
+        elif key in ("stderr", "module_stderr", "err") and isinstance(value, str):
+            found += [line.strip() for line in value.splitlines() if line.strip()][-3:]
+    return found
 
 
 def final_lines(
@@ -140,10 +154,10 @@ def interrupted(changes: Mapping[str, Change]) -> list[str]:
             lines.append(f"{host}: the {change.verb} had ended.")
         else:
             live = (
-                "The new release is live and not verified; the host returns to the previous one unless you do that."
+                "The new release is live and not verified."
                 if change.phase == "verify"
-                else "The release that was live before is live."
-                if change.phase in ("begin", "migrate") and change.verb in LIVE_UNTIL_THE_SWITCH
+                else "No release was switched."
+                if change.phase == "begin" and change.verb in SWITCH_LATER
                 else "The new release is live and verified."
                 if change.phase == "spare"
                 else "status.yml says what is live."

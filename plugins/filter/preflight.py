@@ -106,7 +106,7 @@ def provider_problems(answers: Mapping[str, Mapping[str, Any]], settings: Mappin
                 f"{setting} is {url}, and the identity provider answers {status}: there is no such address. "
                 "Logins would fail; copy the address from the provider."
             )
-        elif setting == "app_oidc_jwks_url" and 200 <= status < 500 and not answer.get("keys"):
+        elif setting == "app_oidc_jwks_url" and 200 <= status < 300 and not answer.get("keys"):
             found.append(
                 f"{setting} is {url}, and the identity provider answers {status} without any key. "
                 "Logins would fail; copy the address of the provider's key set (JWKS)."
@@ -114,15 +114,20 @@ def provider_problems(answers: Mapping[str, Mapping[str, Any]], settings: Mappin
     return found
 
 
-def provider_silence(answers: Mapping[str, Mapping[str, Any]], urls: Iterable[str], host: str) -> list[str]:
-    """`host_survey.provider | provider_silence(addresses, 'server')` → those that the host must reach and does not."""
+def provider_silence(
+    answers: Mapping[str, Mapping[str, Any]], urls: Iterable[str], host: str, keys: str = ""
+) -> list[str]:
+    """`host_survey.provider | provider_silence(addresses, 'server')` → those that the host must reach and does not.
+
+    :param keys: the address of the key set, which must answer without a login.
+    """
     found = []
     for url in dict.fromkeys(urls):
         answer = answers.get(url, {})
         status = int(answer.get("status") or 0)
         if answer.get("problem"):
             found.append(f"{host} does not reach {url} ({answer['problem']}); logins fail until it does.")
-        elif status >= 500:
+        elif status >= 500 or (url == keys and status in (401, 403, 429)):
             found.append(f"{url} answers {status}; logins fail until the identity provider works again.")
     return found
 
@@ -132,6 +137,9 @@ def command_programs(command: object) -> list[str]:
 
     The first word of each part of a pipeline or list, assignments left out.
     """
+    # More than a pipeline may well ask for the program first; the proof of the command says whether it works.
+    if re.search(r"&&|\|\||;;|\bcase\b|\bif\b|\(\)|\\\n", str(command or "")):
+        return []
     lexer = shlex.shlex(str(command or ""), posix=True, punctuation_chars="|&;()")
     lexer.whitespace_split = True
     try:

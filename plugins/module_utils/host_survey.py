@@ -216,16 +216,22 @@ def slot(socket_directory: str) -> str:
         return ""
 
 
-def provider(urls: Iterable[str]) -> dict[str, dict[str, Any]]:
+def provider(urls: Iterable[str], posted: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """What each address of the identity provider answers, asked side by side.
 
+    Those in `posted` are asked with an empty POST: a token address takes nothing else (RFC 6749, 3.2) and answers 400.
     `status` is the HTTP status, 0 without an answer; `problem` says why there was none; `keys` counts the keys of the
     set that was answered (RFC 7517), 0 where the answer is none.
     """
 
+    posted = set(posted)
+
     def ask(url: str) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(url, timeout=REACH_PATIENCE, context=ssl.create_default_context()) as answer:
+            request = urllib.request.Request(url, b"" if url in posted else None, {"User-Agent": OURS})
+            with urllib.request.urlopen(
+                request, timeout=REACH_PATIENCE, context=ssl.create_default_context()
+            ) as answer:
                 return {"status": answer.status, "problem": "", "keys": key_count(answer.read(KEY_SET_BYTES))}
         except urllib.error.HTTPError as answer:
             answer.close()
@@ -392,6 +398,9 @@ class Observer:
     def _unit(self, name: str) -> str | None:
         said = unit_state(name)
         well = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active", "NeedDaemonReload": "no"}
+        if not name.startswith(OURS):
+            # Which files of the distribution's units were read is no role's business.
+            del well["NeedDaemonReload"]
         if any(said.get(key) != value for key, value in well.items()):
             return None
         # A timer without a next run is `active`, too, and never does anything again.
@@ -501,6 +510,7 @@ def survey(
     change_directory: str,
     ports: Sequence[int] = (),
     reach: Sequence[str] = (),
+    posted: Sequence[str] = (),
     managed: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Ask all questions, those that wait for somebody side by side.
@@ -519,7 +529,7 @@ def survey(
         info = pool.submit(engine.get, "/info")
         images = pool.submit(engine.get, "/images/json")
         listening = pool.submit(run, ["ss", "--listening", "--tcp", "--numeric", "--processes", "--no-header"])
-        answers = pool.submit(provider, reach)
+        answers = pool.submit(provider, reach, posted)
         hours = pool.submit(lambda: {hour: calendar_error(hour) for hour in named("calendars")})
         serving = slot(socket_directory)
         readiness = pool.submit(ready, socket_directory, serving)

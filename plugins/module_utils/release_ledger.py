@@ -88,7 +88,15 @@ def is_login_proved(entries: Iterable[Mapping[str, object]], login: str, last_lo
     :param last_login: when a person last logged in, ISO with its zone; '' is never.
     """
     since = ""
-    for entry in reversed([entry for entry in entries if entry.get("outcome") == "activated"]):
+    activated: list[Mapping[str, object]] = []
+    for entry in entries:
+        if entry.get("outcome") == "activated":
+            activated.append(entry)
+        elif entry.get("outcome") == "reverted":
+            # It served for a moment, and what served before it serves again.
+            turns = [number for number, one in enumerate(activated) if one.get("release") == entry.get("release")]
+            activated = activated[: turns[-1]] + activated[turns[-1] + 1 :] if turns else activated
+    for entry in reversed(activated):
         if entry.get("login") != login:
             break
         since = str(entry["at"])

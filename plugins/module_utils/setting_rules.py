@@ -17,7 +17,7 @@ Rule = Mapping[str, Any]
 # Values of these are never repeated in a message.
 _SECRET = re.compile(r"password|secret|_key$|environment|_users$|address$|_command$")
 # What may stand before the host in an address: the user, and the password.
-_CREDENTIALS = re.compile(r"//[^/\s]*@")
+_CREDENTIALS = re.compile(r"(?<=//)[^\s]*@|^[^/\s:]+:[^\s]*@")
 _VALUE_LENGTH = 60
 
 _TRUE_FALSE = {"true", "false", "yes", "no", "on", "off", "1", "0", "t", "f", "y", "n"}
@@ -130,7 +130,7 @@ def _quoted(value: object) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return str(value)
-    text = _CREDENTIALS.sub("//…@", value if isinstance(value, str) else f"{value!r}")
+    text = _CREDENTIALS.sub("…@", value if isinstance(value, str) else f"{value!r}")
     text = text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}…"
     return f"“{text}”" if isinstance(value, str) else text
 

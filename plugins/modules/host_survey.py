@@ -39,6 +39,11 @@ options:
     type: list
     elements: str
     default: []
+  posted:
+    description: Those of them that are asked with an empty POST, as a token address is.
+    type: list
+    elements: str
+    default: []
   managed:
     description: >-
       What each role manages on the host and what else it must know of it, by role; the keys are described in
@@ -81,9 +86,8 @@ def main() -> None:
         name: {"type": "path", "required": True}
         for name in ("data_directory", "socket_directory", "ledger", "change_directory")
     }
-    lists = {
-        name: {"type": "list", "elements": kind, "default": []} for name, kind in (("ports", "int"), ("reach", "str"))
-    }
+    kinds = {"ports": "int", "reach": "str", "posted": "str"}
+    lists = {name: {"type": "list", "elements": kind, "default": []} for name, kind in kinds.items()}
     module = AnsibleModule(
         argument_spec={**paths, **lists, "managed": {"type": "dict", "default": {}}}, supports_check_mode=True
     )

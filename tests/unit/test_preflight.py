@@ -162,12 +162,22 @@ def test_provider_address_that_does_not_exist_is_refused(
     assert "copy the address from the provider" in said
 
 
-@pytest.mark.parametrize("status", [200, 302, 401, 403])
-def test_provider_address_of_keys_without_a_key_is_refused(filters: dict[str, Callable[..., Any]], status: int) -> None:
+def test_provider_address_of_keys_without_a_key_is_refused(filters: dict[str, Callable[..., Any]]) -> None:
     """Under the address of a login page there are no keys, and every login would fail."""
-    answers = {JWKS: answer(status), TOKEN: answer(200)}
+    answers = {JWKS: answer(200), TOKEN: answer(400)}
     (said,) = filters["provider_problems"](answers, URLS)
-    assert said.startswith(f"app_oidc_jwks_url is {JWKS}, and the identity provider answers {status} without any key.")
+    assert said.startswith(f"app_oidc_jwks_url is {JWKS}, and the identity provider answers 200 without any key.")
+
+
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_provider_that_turns_the_question_down_is_a_warning(
+    filters: dict[str, Callable[..., Any]], status: int
+) -> None:
+    """A firewall may refuse what the application is answered; that tells nothing of the address."""
+    answers = {JWKS: answer(status), TOKEN: answer(status)}
+    assert filters["provider_problems"](answers, URLS) == []
+    (said,) = filters["provider_silence"](answers, [TOKEN, JWKS], "server", JWKS)
+    assert said.startswith(f"{JWKS} answers {status};")
 
 
 def test_provider_silence_is_said_once_per_address(filters: dict[str, Callable[..., Any]]) -> None:
@@ -215,7 +225,9 @@ def test_change_windows_that_cannot_be_read_are_an_error(
     [
         ("mail -s Scratch4School admin@my-school.example", ["mail"]),
         ("/usr/local/bin/tell", ["/usr/local/bin/tell"]),
-        ("cat | mail root; logger told && true || false & wait", ["cat", "mail", "logger", "true", "false", "wait"]),
+        ("cat | mail root; logger told & wait", ["cat", "mail", "logger", "wait"]),
+        ("command -v mail >/dev/null && mail root || logger told", []),
+        ("case $X in a) mail root;; esac", []),
         ("(cat; echo end) | mail root | cat", ["cat", "echo", "mail"]),
         ("TO=admin URL='https://x' curl -d @- https://ntfy.example", ["curl"]),
         ("FROM=me", []),
@@ -231,7 +243,7 @@ def test_change_windows_that_cannot_be_read_are_an_error(
         ("mail root > /dev/null 2>&1", ["mail"]),
         ("mail root >&2; true", ["mail", "true"]),
         ("sleep $((2+2)); mail", ["sleep", "mail"]),
-        ("[ -s /etc/to ] && mail", ["[", "mail"]),
+        ("[ -s /etc/to ] && mail", []),
         ("my-\\ tool x", ["my- tool"]),
         ("mail 'root", []),
         ('mail "root', []),

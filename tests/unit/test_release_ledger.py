@@ -269,3 +269,14 @@ def test_the_module_keeps_the_digest_of_the_login(tmp_path: Path, run_module: Ca
     run_module("release_ledger", path=str(ledger), state="append", **entry, login="0a1b")
     run_module("release_ledger", path=str(ledger), state="append", **entry)
     assert [one.get("login") for one in read(ledger).entries] == ["0a1b", None]
+
+
+def test_login_stays_proved_when_a_release_with_other_settings_was_reverted() -> None:
+    """What was activated and taken back again says nothing of the release that serves."""
+    entries = [
+        {"release": "a", "outcome": "activated", "login": "1", "at": "2026-11-20T10:00:00Z"},
+        {"release": "b", "outcome": "activated", "login": "2", "at": "2026-11-21T10:00:00Z"},
+        {"release": "b", "outcome": "reverted", "login": "2", "at": "2026-11-21T10:01:00Z"},
+    ]
+    assert is_login_proved(entries, "1", "2026-11-20T11:00:00Z")
+    assert not is_login_proved(entries, "2", "2026-11-22T11:00:00Z")

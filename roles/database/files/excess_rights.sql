@@ -51,6 +51,18 @@ WHERE member IN (SELECT oid FROM ours)
 UNION ALL
 SELECT format('ALTER %s %s OWNER TO scratch4school_owner', CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, oid::regclass)
 FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relowner <> 'scratch4school_owner'::regrole
+  AND relowner IN (SELECT oid FROM ours)
 UNION ALL
 SELECT format('ALTER ROLE %s NOBYPASSRLS', rolname) FROM pg_roles WHERE rolname LIKE 'scratch4school\_%' AND rolbypassrls
+UNION ALL
+SELECT format('ALTER ROLE %s CONNECTION LIMIT -1 VALID UNTIL ''infinity''', rolname) FROM pg_roles
+WHERE rolname LIKE 'scratch4school\_%' AND (rolconnlimit <> -1 OR rolvaliduntil <> 'infinity')
+UNION ALL
+SELECT format('ALTER ROLE %s %s RESET %I', setrole::regrole,
+              CASE setdatabase WHEN 0 THEN '' ELSE (SELECT format('IN DATABASE %I', datname) FROM pg_database WHERE oid = setdatabase) END,
+              split_part(setting, '=', 1))
+FROM pg_db_role_setting, unnest(setconfig) AS setting
+WHERE setrole IN (SELECT oid FROM ours WHERE oid <> 0)
+  AND (setdatabase <> 0 OR split_part(setting, '=', 1)
+       NOT IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'default_transaction_read_only'))
 ORDER BY statement
