@@ -36,6 +36,7 @@ JOURNAL_BYTES = 64 * 1024
 PATIENCE = 10
 REACH_PATIENCE = 3
 KEY_SET_BYTES = 1 << 20
+TOKEN_QUESTION = b"grant_type=authorization_code"
 SIZES_PATIENCE = 1.0
 
 
@@ -219,7 +220,9 @@ def slot(socket_directory: str) -> str:
 def provider(urls: Iterable[str], posted: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """What each address of the identity provider answers, asked side by side.
 
-    Those in `posted` are asked with an empty POST: a token address takes nothing else (RFC 6749, 3.2) and answers 400.
+    Those in `posted` are asked by POST: a token address takes nothing else (RFC 6749, 3.2). It answers a
+    request without client and code with 400 or 401.
+
     `status` is the HTTP status, 0 without an answer; `problem` says why there was none; `keys` counts the keys of the
     set that was answered (RFC 7517), 0 where the answer is none.
     """
@@ -228,7 +231,7 @@ def provider(urls: Iterable[str], posted: Iterable[str] = ()) -> dict[str, dict[
 
     def ask(url: str) -> dict[str, Any]:
         try:
-            request = urllib.request.Request(url, b"" if url in posted else None, {"User-Agent": OURS})
+            request = urllib.request.Request(url, TOKEN_QUESTION if url in posted else None, {"User-Agent": OURS})
             with urllib.request.urlopen(
                 request, timeout=REACH_PATIENCE, context=ssl.create_default_context()
             ) as answer:

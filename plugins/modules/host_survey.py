@@ -40,7 +40,7 @@ options:
     elements: str
     default: []
   posted:
-    description: Those of them that are asked with an empty POST, as a token address is.
+    description: Those of them that are asked by POST, as a token address is.
     type: list
     elements: str
     default: []
