@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import certificates, plan
 from .plan import Host
-from .shell import LabError, docker, find, run, wait_until
+from .shell import LabError, docker, find, run, wait_until, write
 
 # The second is where systemd-resolved, which itself listens on the loopback, names the servers it asks.
 NAME_SERVER_FILES = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
@@ -166,7 +166,7 @@ def learn_host_key(host: Host) -> bool:
         return False
     known = plan.KNOWN_HOSTS.read_text().splitlines() if plan.KNOWN_HOSTS.exists() else []
     others = [line for line in known if not line.startswith(f"{host.address} ")]
-    plan.KNOWN_HOSTS.write_text("\n".join([*others, *lines]) + "\n")
+    write(plan.KNOWN_HOSTS, "\n".join([*others, *lines]) + "\n", 0o600)
     return True
 
 

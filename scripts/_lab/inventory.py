@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from . import plan
+from . import plan, shell
 from .plan import Host
 
 # Paths are told from the inventory's own folder: the file stays true when the checkout moves.
@@ -60,9 +60,7 @@ def write(hosts: list[Host], databases: dict[str, str], client_secret: str) -> b
     changed = False
     for path, text, mode in wanted:
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.touch(mode=mode)
-            path.chmod(mode)
-            path.write_text(text, encoding="utf-8")
+            shell.write(path, text, mode)
             changed = True
     return changed
 

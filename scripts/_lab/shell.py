@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from . import plan
 
@@ -29,6 +30,15 @@ def find(program: str) -> str | None:
 def log(text: str) -> None:
     with plan.LOG.open("a", encoding="utf-8") as stream:
         stream.write(text if text.endswith("\n") else text + "\n")
+
+
+def write(path: Path, text: str, mode: int) -> None:
+    """Put a text in place of a file at once: what runs on the lab meanwhile reads the old one or the new one."""
+    new = path.with_name(f"{path.name}.new")
+    new.touch(mode=mode)
+    new.chmod(mode)
+    new.write_text(text, encoding="utf-8")
+    new.replace(path)
 
 
 def run(*command: str, why: str, check: bool = True, timeout: float | None = None) -> subprocess.CompletedProcess[str]:

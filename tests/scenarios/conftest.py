@@ -6,6 +6,7 @@ and deployed (`scripts/demo`), one of them runs by `.venv/bin/pytest tests/scena
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import os
 import re
@@ -52,6 +53,8 @@ sudo rm -rf /etc/systemd/system/scratch4school* /usr/local/lib/scratch4school*
 sudo rm -rf /etc/scratch4school /var/lib/scratch4school
 sudo systemctl daemon-reload
 """
+# Fixtures that give a host beside the first.
+FURTHER_HOSTS = {"bare", "bookworm", "small"}
 FORGET_IMAGES = "command -v docker >/dev/null && sudo docker image prune --all --force >/dev/null || true"
 
 
@@ -83,7 +86,7 @@ class Place:
     @property
     def address(self) -> str:
         """Its own, in the lab's network."""
-        return re.findall(rf"^{self.name} .* (10\.[0-9.]+),", lab("status"), flags=re.MULTILINE)[0]
+        return re.findall(rf"^{self.name} .* (10\.[0-9.]+),", lab_status(), flags=re.MULTILINE)[0]
 
 
 def start(
@@ -135,6 +138,11 @@ def lab(*arguments: str) -> str:
     return ended.stdout
 
 
+def lab_status() -> str:
+    """What there is; another worker's host may be starting, which its exit status tells."""
+    return subprocess.run([str(LAB), "status"], capture_output=True, text=True, check=False).stdout
+
+
 def listens(port: int, address: str = "127.0.0.1") -> bool:
     """Whether somebody takes connections there."""
     with socket.socket() as door:
@@ -150,23 +158,23 @@ def on_host(command: str, host: str = HOST) -> str:
 def lab_host(system: str = "trixie", database: str = "postgres") -> Place:
     """The lab's host of that kind, beside the first; a new one where there is none."""
     kind = re.compile(rf"^(\S+) +{system}, {database}, .*(https://\S+)$", flags=re.MULTILINE)
-    hosts = lab("status")
+    hosts = lab_status()
     if not kind.search(hosts):
         count = len(re.findall(r"https://localhost:844\d", hosts)) + 1
         lab("up", "--hosts", str(count), "--os", system, "--database", database)
-    found = kind.search(lab("status"))
+    found = kind.search(lab_status())
     assert found, "the lab did not make the host that was asked for"
     return Place(*found.groups())
 
 
 def empty_host() -> Place:
     """A host on which there is nothing of ours; a new one where each has something."""
-    for name, url in re.findall(r"^(\S+) +trixie, postgres, .*(https://\S+)$", lab("status"), flags=re.MULTILINE):
+    for name, url in re.findall(r"^(\S+) +trixie, postgres, .*(https://\S+)$", lab_status(), flags=re.MULTILINE):
         if not on_host("ls /var/lib/scratch4school 2>/dev/null || true", name):
             return Place(name, url)
-    count = len(re.findall(r"https://localhost:844\d", lab("status"))) + 1
+    count = len(re.findall(r"https://localhost:844\d", lab_status())) + 1
     lab("up", "--hosts", str(count))
-    return Place(*re.findall(r"^(\S+) .*(https://localhost:844\d)$", lab("status"), flags=re.MULTILINE)[-1])
+    return Place(*re.findall(r"^(\S+) .*(https://localhost:844\d)$", lab_status(), flags=re.MULTILINE)[-1])
 
 
 def forget(place: Place, images: bool = False) -> None:
@@ -176,16 +184,16 @@ def forget(place: Place, images: bool = False) -> None:
         on_host(FORGET_IMAGES, place.name)
 
 
-def hand_over_images(host: str, but: str = "") -> None:
+def hand_over_images(host: str, images: dict[str, str], but: str = "") -> None:
     """Give a host the images of the first, as a school with a build host would; building them takes minutes.
 
     SQLite needs no image of PostgreSQL's, and `but` is left out, too.
     """
     on_host(INSTALL_ENGINE, host)
-    engine = "" if re.search(rf"^{host} .*, sqlite,", lab("status"), flags=re.MULTILINE) else "postgres pgbouncer"
-    names = [name for name in IMAGES if name != but and (engine or name not in ("postgres", "pgbouncer"))]
-    images = " ".join(on_host("".join(NEWEST % name for name in names)).split())
-    with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {images}"], stdout=subprocess.PIPE) as saving:
+    engine = "" if re.search(rf"^{host} .*, sqlite,", lab_status(), flags=re.MULTILINE) else "postgres pgbouncer"
+    names = [name for name in images if name != but and (engine or name not in ("postgres", "pgbouncer"))]
+    wanted = " ".join(images[name] for name in names)
+    with subprocess.Popen([str(LAB), "ssh", HOST, f"sudo docker save {wanted}"], stdout=subprocess.PIPE) as saving:
         subprocess.run([str(LAB), "ssh", host, "sudo docker load"], stdin=saving.stdout, check=True)
     assert saving.returncode == 0
 
@@ -225,6 +233,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLES] = Tables()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two workers: one has the first host, the other one all further hosts, of which Debian 12 waits for nothing."""
+    for item in items:
+        further = FURTHER_HOSTS & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("further hosts" if further else "first host"))
+    items.sort(key=lambda item: item.path.name != "test_bookworm.py")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send a worker's tables to the process that prints them."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tables"] = session.config.stash[TABLES].rows
+
+
+def pytest_testnodedown(node: Any) -> None:
+    """Take a worker's tables in; one that died sent none."""
+    for title, rows in getattr(node, "workeroutput", {}).get("tables", {}).items():
+        for row in rows:
+            node.config.stash[TABLES].add(title, row)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print what was measured, whether all passed or not."""
     tables = config.stash[TABLES]
@@ -252,11 +281,25 @@ def lesson(tmp_path: Path) -> Iterator[Callable[..., Lesson]]:
 
 
 @pytest.fixture(scope="session")
-def deployed() -> str:
-    """The address of a deployed lab host; deploys when nothing answers there yet."""
-    if status() != 200:
-        run = play("deploy.yml")
-        assert run.status == 0, run.output[-4000:]
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The images of the first host by their names; deploys when nothing answers there yet, once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    known = folder / "images.txt"
+    with (folder / "first-deploy.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not known.exists():
+            if status() != 200:
+                run = play("deploy.yml")
+                assert run.status == 0, run.output[-4000:]
+            known.write_text(on_host("".join(NEWEST % name for name in IMAGES)))
+    return dict(zip(IMAGES, known.read_text().split(), strict=True))
+
+
+@pytest.fixture(scope="session")
+def deployed(images: dict[str, str]) -> str:
+    """The address of a deployed lab host."""
     return URL
 
 
@@ -267,11 +310,11 @@ def large(deployed: str) -> Place:
 
 
 @pytest.fixture(scope="session")
-def small(deployed: str) -> Place:
+def small(images: dict[str, str]) -> Place:
     """A deployed host with SQLite; deploys when nothing answers there yet."""
     place = lab_host(database="sqlite")
     if status(place.url) != 200:
-        hand_over_images(place.name)
+        hand_over_images(place.name, images)
         run = play("deploy.yml", limit=f"{place.name},localhost")
         assert run.status == 0, run.output[-4000:]
         assert "SQLite: no pool" in run.sentence

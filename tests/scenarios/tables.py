@@ -10,20 +10,20 @@ class Tables:
     """Rows by the title of their table; a row is a dictionary of columns, the same for all rows of a table."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, list[dict[str, object]]] = {}
+        self.rows: dict[str, list[dict[str, object]]] = {}
 
     def add(self, title: str, row: dict[str, object]) -> None:
         """Add a row, which may still be filled later. What has no value is None; `_` in a column's name is a space."""
-        self._rows.setdefault(title, []).append(row)
+        self.rows.setdefault(title, []).append(row)
 
     @property
     def titles(self) -> list[str]:
         """The tables that have rows."""
-        return list(self._rows)
+        return list(self.rows)
 
     def lines(self, title: str) -> list[str]:
         """The table as a person reads it: as wide as its widest value, numbers to the right."""
-        rows = self._rows[title]
+        rows = self.rows[title]
         names = list(rows[0])
         cells = [[_say(row[name]) for name in names] for row in rows]
         heads = [name.replace("_", " ") for name in names]
@@ -39,7 +39,7 @@ class Tables:
 
     def write(self, path: Path) -> None:
         """Write all tables as one JSON object."""
-        path.write_text(json.dumps(self._rows, indent=1) + "\n")
+        path.write_text(json.dumps(self.rows, indent=1) + "\n")
 
 
 def _say(value: object) -> str:

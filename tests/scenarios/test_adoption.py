@@ -58,10 +58,10 @@ def provisioned(place: Place) -> Place:
 
 
 @pytest.fixture(scope="module")
-def bare(deployed: str) -> Place:
+def bare(images: dict[str, str]) -> Place:
     """A host of its own for schools that come over, with the images of the first."""
     place = empty_host()
-    hand_over_images(place.name)
+    hand_over_images(place.name, images)
     return place
 
 

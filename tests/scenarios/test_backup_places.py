@@ -63,7 +63,9 @@ def sftp(small: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Awa
     on_host("sed -i '/internal-sftp/d' .ssh/authorized_keys; rm -rf backups", small.name)
 
 
-def test_by_sftp_and_onto_an_empty_host(sftp: Away, login: Login, deployed: str, tables: Tables) -> None:
+def test_by_sftp_and_onto_an_empty_host(
+    sftp: Away, login: Login, deployed: str, images: dict[str, str], tables: Tables
+) -> None:
     """`provision` and `restore` on a host that has nothing: it asks there, too; then the school is back."""
     pupil = login("pupil34")
     project = create(pupil, deployed, "Umzug", 5)
@@ -71,7 +73,7 @@ def test_by_sftp_and_onto_an_empty_host(sftp: Away, login: Login, deployed: str,
     backup = backed_up(play("backup.yml", *sftp.arguments))
     empty = empty_host()
     where = {"limit": f"{empty.name},localhost"}
-    hand_over_images(empty.name)
+    hand_over_images(empty.name, images)
     run = play("provision.yml", *sftp.arguments, **where)
     assert run.status == 0, run.output[-4000:]
     other_school = play("restore.yml", "-e", "backup=latest", *sftp.arguments, **where)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, on_host, status
 
+pytestmark = pytest.mark.alone
+
 OURS = "SELECT count(*) FROM users WHERE id LIKE 'bench-%' OR id LIKE 'row-%'"
 COUNT = f'sudo docker exec scratch4school-postgres psql -U postgres -At scratch4school -c "{OURS}"'
 LOGGED = "SELECT count(*) FROM pg_roles WHERE array_to_string(rolconfig, ',') LIKE '%log_min_duration%'"

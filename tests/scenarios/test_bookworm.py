@@ -27,12 +27,12 @@ def test_verb_needs_a_deployed_host(bare: Place, playbook: str) -> None:
 
 
 @pytest.fixture(scope="module", params=["application", pytest.param("all", marks=pytest.mark.long)])
-def bookworm(deployed: str, request: pytest.FixtureRequest) -> Place:
+def bookworm(images: dict[str, str], request: pytest.FixtureRequest) -> Place:
     """That host with Scratch4School on it; so much of it built there, by its older engine."""
     place = lab_host(system="bookworm")
     forget(place, images=True)
     if request.param == "application":
-        hand_over_images(place.name, but="app")
+        hand_over_images(place.name, images, but="app")
     run = play("deploy.yml", limit=f"{place.name},localhost")
     assert run.status == 0, run.output[-4000:]
     assert VERIFIED in run.output

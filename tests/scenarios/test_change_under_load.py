@@ -14,6 +14,8 @@ from pooler import POOLER
 from tables import Tables
 from variants import another_pooler, good, make
 
+pytestmark = pytest.mark.alone
+
 Checkouts = dict[Callable[[Path], None], Path]
 
 # They think for two seconds between two things they do: a hundred who never do leave two cores nothing for Ansible.

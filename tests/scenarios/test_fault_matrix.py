@@ -43,6 +43,8 @@ from variants import (
     slow_lock,
 )
 
+pytestmark = pytest.mark.alone
+
 # Busier than any class, and yet a machine of two cores has time left for what goes wrong.
 CLASS = ["--users", "20", "--think", "3", "--devices", "10", "--large-share", "0.02", "--large-megabytes", "10"]
 LESSON = [*CLASS, "--seconds", "7200", "--allow-failures"]

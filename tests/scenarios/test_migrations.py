@@ -7,10 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Place, finish, on_host, play, wait_for
 from faults import begun, held_lock
 from lesson import lessons
 from variants import make, slow_lock
+
+pytestmark = pytest.mark.alone
 
 CLASS = ["--users", "100", "--seconds", "900", "--think", "1"]
 QUIET_SECONDS = 30

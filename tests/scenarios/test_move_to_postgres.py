@@ -19,10 +19,10 @@ FOLDER = "/var/lib/scratch4school"
 
 
 @pytest.fixture(scope="module")
-def school(deployed: str) -> Iterator[Place]:
+def school(images: dict[str, str]) -> Iterator[Place]:
     """A host that runs on SQLite, whatever the inventory says; it is forgotten afterwards."""
     place = empty_host()
-    hand_over_images(place.name)
+    hand_over_images(place.name, images)
     forget(place)
     assert on(place, "sqlite", "deploy.yml").status == 0
     yield place

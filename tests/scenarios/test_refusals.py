@@ -193,15 +193,15 @@ def test_error_in_yaml_is_named_with_file_and_line(deployed: str, tmp_path: Path
     assert run.output.rstrip().splitlines()[-1].startswith(f"{path}, line {line}, column 1: this is not YAML")
 
 
-def own_ssh(folder: Path, known_hosts: Path) -> str:
+def own_ssh(known_hosts: Path) -> str:
     """The setting with which a run makes a connection of its own; one that is open would be used otherwise."""
     options = f"-o UserKnownHostsFile={known_hosts} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
-    return f"ansible_ssh_common_args='{options} -o ControlPath={folder}/%C'"
+    return f"ansible_ssh_common_args='{options} -o ControlPath=none'"
 
 
 def test_unknown_host_key_is_answered_with_what_to_type(deployed: str, tmp_path: Path) -> None:
     """Keys and sudo have nothing to do with it."""
-    run = play("deploy.yml", "--extra-vars", own_ssh(tmp_path, known_hosts=tmp_path / "none"))
+    run = play("deploy.yml", "--extra-vars", own_ssh(tmp_path / "none"))
     assert run.status == 2
     assert "Host key verification failed" in run.sentence
     assert "This machine does not know the server's host key. Type `ssh sysadmin@" in run.sentence
@@ -211,7 +211,7 @@ def test_unknown_host_key_is_answered_with_what_to_type(deployed: str, tmp_path:
 def test_key_that_the_server_does_not_take_is_answered_with_what_to_type(deployed: str, tmp_path: Path) -> None:
     """Another user's key; the sentence does not speak of host keys."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "key")], check=True)
-    words = f"{own_ssh(tmp_path, ROOT / '.lab' / 'known_hosts')} ansible_ssh_private_key_file={tmp_path}/key"
+    words = f"{own_ssh(ROOT / '.lab' / 'known_hosts')} ansible_ssh_private_key_file={tmp_path}/key"
     run = play("deploy.yml", "--extra-vars", words)
     assert run.status == 2
     assert "Permission denied" in run.sentence

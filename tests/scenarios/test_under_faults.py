@@ -16,6 +16,8 @@ from conftest import CA, LAB, PROJECTS, Place, on_host, serving_slot, status, wa
 from faults import address_of, address_taken
 from lesson import Lesson
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = 20
 # Docker waits ever longer before it restarts a container that died within ten seconds of its start.
 ROUND_SECONDS = 12

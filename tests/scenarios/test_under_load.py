@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, Place
 
+pytestmark = pytest.mark.alone
+
 CLASSROOM = ROOT / "scripts" / "classroom"
 PUPILS = 100
 SECONDS = 20
