@@ -233,6 +233,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[TABLES] = Tables()
 
 
+# First, because xdist reads the groups in its own hook of this name.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two workers: one has the first host, the other one all further hosts, of which Debian 12 waits for nothing."""
     for item in items:

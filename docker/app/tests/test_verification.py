@@ -389,6 +389,13 @@ class TestEachCheckFails:
             checks.failed_commit(serve(answering("503 Service Unavailable", is_save)))
 
 
+def test_torn_project_file_has_no_content() -> None:
+    """A reader that meets a file in the middle of being overwritten reports a failed check, not a broken archive."""
+    whole = stage.project_file("kept")
+    assert stage.project_content(whole) == "kept"
+    assert [stage.project_content(whole[:size]) for size in (0, 40, len(whole) - 1)] == [None, None, None]
+
+
 @pytest.mark.parametrize("scale", [stage.FULL, stage.QUICK], ids=["full", "quick"])
 @pytest.mark.parametrize("engine_name", ["postgresql"])
 class TestCutSaveOfTheServiceFails:

@@ -310,6 +310,7 @@ def _add_saves(stage: Stage, visitor: Visitor, project_id: int, device: int, sta
         for number in range(stage.scale.saves):
             while True:
                 version, content = _load(client, project_id)
+                _require(isinstance(content, list), "a reader got a torn file")
                 answer = _save(client, project_id, [*content, f"{device}-{number}"], version)
                 if answer.status == 200:
                     break

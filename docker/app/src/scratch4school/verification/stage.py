@@ -9,6 +9,7 @@ import ssl
 import threading
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -233,9 +234,12 @@ def project_file(content: Any) -> bytes:
 
 
 def project_content(file: bytes) -> Any:
-    """What `project_file` was given."""
-    with zipfile.ZipFile(io.BytesIO(file)) as archive:
-        return json.loads(archive.read("project.json"))["meta"]["verification"]
+    """The content that `project_file` was given; None for a file that is torn."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(file)) as archive:
+            return json.loads(archive.read("project.json"))["meta"]["verification"]
+    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError):
+        return None
 
 
 def incoming(store: FileStore, content: bytes) -> IncomingFile:
