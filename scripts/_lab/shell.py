@@ -33,8 +33,9 @@ def log(text: str) -> None:
 
 
 def write(path: Path, text: str, mode: int) -> None:
-    """Put a text in place of a file at once: what runs on the lab meanwhile reads the old one or the new one."""
-    new = path.with_name(f"{path.name}.new")
+    """Replace a file at once, so that a playbook that runs meanwhile reads the old text or the new one."""
+    # Not beside it: Ansible reads every file of the inventory's folder.
+    new = plan.STATE / f"{path.name}.new"
     new.touch(mode=mode)
     new.chmod(mode)
     new.write_text(text, encoding="utf-8")

@@ -122,13 +122,13 @@ def test_database_away_for_ten_seconds(
     on_host("sudo docker stop --time 5 scratch4school-postgres", large.name)
     stopped = time.monotonic()
     try:
-        # A request tries again for ten seconds, and its last try waits for as long as PgBouncer lets it.
+        # By the limits of application and PgBouncer it may take 25 seconds, after those that wait in front of it.
         refused = pupil.get(f"{large.url}/backend/api/projects", timeout=70)
         time.sleep(max(0, stopped + 10 - time.monotonic()))
     finally:
         on_host("sudo docker start scratch4school-postgres", large.name)
     started = time.time()
-    wait_for(lambda: pupil.get(f"{large.url}/backend/api/projects", timeout=70).status_code == 200, seconds=60)
+    wait_for(lambda: pupil.get(f"{large.url}/backend/api/projects", timeout=30).status_code == 200, seconds=30)
     time.sleep(5)
     report = begun.end()
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")

@@ -143,8 +143,12 @@ def test_the_inventory_is_written_once_and_the_secret_beside_it_closed(
 ) -> None:
     monkeypatch.setattr(plan, "INVENTORY", tmp_path / "hosts.yml")
     monkeypatch.setattr(plan, "CLIENT_SECRET", tmp_path / "secrets" / "client")
+    monkeypatch.setattr(plan, "STATE", tmp_path / "state")
+    plan.STATE.mkdir()
     databases = {"scratch4school-lab-1": "postgres"}
     assert inventory.write(plan.hosts(1), databases, "geheim") is True
+    assert list(plan.STATE.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts.yml", "secrets", "state"]
     assert inventory.write(plan.hosts(1), databases, "geheim") is False
     assert plan.CLIENT_SECRET.read_text() == "geheim"
     assert plan.CLIENT_SECRET.stat().st_mode & 0o777 == 0o600
