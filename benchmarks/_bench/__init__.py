@@ -1,1 +1,1 @@
-"""What benchmarks/run consists of: one module per part, and what they share."""
+"""The parts of benchmarks/run: one module per part, and the modules that they share."""

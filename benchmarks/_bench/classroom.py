@@ -1,8 +1,8 @@
-"""A class of growing size, on the application as we deploy it and as it could stand; and which numbers to choose.
+"""A class of growing size, on several ways to deploy the application; and which numbers of workers to choose.
 
-The class is that of the original's measurement: projects of 64 KiB with a picture, no pause between two requests of a
-pupil. The way of the original is its command line, one sync worker straight to PostgreSQL, with our application: it
-shows what the way of deploying is worth, and not what the original's code costs.
+The class is that of the original's measurement: projects of 64 KiB with a picture, and no pause between two requests of
+a pupil. "The original's way" is our application with the original's command line: one sync worker, directly on
+PostgreSQL. It shows the value of the way to deploy, and not the cost of the original's code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     ORIGINAL: {"workers": 1, "threads": 1, "gunicorn": "--worker-class sync", "database": "direct"},
     SQLITE: {**OURS, "database": "sqlite"},
 }
-# Processes and threads to choose from, on a machine with two cores that the driver takes its share of.
+# Processes and threads to choose from, on a machine with two cores, of which the driver uses a part.
 SHAPES = ((1, 4), (2, 2), (2, 4), (2, 8), (3, 2), (3, 4), (4, 2), (4, 4), (6, 2), (8, 1))
 SYNC_SHAPES = ((3, 1), (8, 1))
 POOLS = (1, 2, 3, 5, 10)
@@ -47,15 +47,15 @@ LOAD, RATIOS, CHOICE, POOL_CHOICE = (
     "classroom: server connections of the pool, 100 users",
 )
 CPU_NOTE = (
-    "CPU is milliseconds per request of the server's containers, as the kernel counts it; neither the driver's is in "
-    "it nor that of the engine, which keeps their logs."
+    "CPU is milliseconds per request of the server's containers, as the kernel counts it. It excludes the driver and "
+    "Docker, which keeps their logs."
 )
 
 
-def hold(host: Host, users: int, seconds: float, *more: str, beside: Callable[[], object] | None = None) -> Row:
-    """A class of so many for so long; what came out of it, CPU of every part included.
+def run_class(host: Host, users: int, seconds: float, *more: str, beside: Callable[[], object] | None = None) -> Row:
+    """Run a class of `users` for `seconds`; returns its figures with the CPU of every part.
 
-    `beside` is done again and again while it lasts.
+    `beside` is called again and again during the load.
     """
     with tempfile.TemporaryDirectory() as name, Meter(host) as meter:
         folder = Path(name)
@@ -64,21 +64,21 @@ def hold(host: Host, users: int, seconds: float, *more: str, beside: Callable[[]
         command = [ROOT / "scripts" / "classroom", "--url", host.url, "--ca", CA, "--sessions", sessions]
         command += ["--users", users, "--seconds", seconds, "--json", report, "--pulse", pulse, "--devices", 0]
         command += ["--large-share", 0, "--max-requests", 10_000_000, *more]
-        with log.open("w") as said:
-            lesson = subprocess.Popen([*map(str, command)], stdout=said, stderr=said)
+        with log.open("w") as output:
+            class_run = subprocess.Popen([*map(str, command)], stdout=output, stderr=output)
             try:
-                while beside and lesson.poll() is None:
-                    # Before the load nobody would notice it, and after it nobody would any more.
-                    if ": load " in log.read_text() and ": settle" not in log.read_text():
+                while beside and class_run.poll() is None:
+                    # Only during the load does it have an effect on the class.
+                    if ": load " in log.read_text() and ": finish" not in log.read_text():
                         beside()
                     else:
                         time.sleep(0.2)
-                lesson.wait()
+                class_run.wait()
             finally:
-                lesson.kill()
-                lesson.wait()
+                class_run.kill()
+                class_run.wait()
         if not report.exists():
-            raise BenchmarkFailed(f"The class did not come about: {log.read_text()[-1000:]}")
+            raise BenchmarkFailed(f"The class did not start: {log.read_text()[-1000:]}")
         outcome = json.loads(report.read_text())
         pulses = [json.loads(line) for line in pulse.read_text().splitlines()]
         first, last = pulses[0], pulses[-1]
@@ -98,23 +98,23 @@ def hold(host: Host, users: int, seconds: float, *more: str, beside: Callable[[]
 
 
 def measure(host: Host, results: Results, seconds: float, quick: bool) -> None:
-    """All sizes, and for each of them all ways; then the ratios of this very run."""
+    """Measure all sizes, each on all ways; then the ratios within this run."""
     rows: list[Row] = []
     for users in USERS[:1] if quick else USERS:
         print(f"  {users} users", flush=True)
-        held = there_and_back(list(WAYS), lambda way: stand_and_hold(host, WAYS[way], users, seconds), quick)  # noqa: B023
-        rows += [{"way": way, "users": users, **held[way]} for way in WAYS]
+        measured = in_both_orders(list(WAYS), lambda way: deploy_and_run(host, WAYS[way], users, seconds), quick)  # noqa: B023
+        rows += [{"way": way, "users": users, **measured[way]} for way in WAYS]
     results.table(LOAD, rows, CPU_NOTE)
     results.table(
         RATIOS, ratios(rows, USERS[0] if quick else 100), "Above 1 is more: of requests/s good, of the rest bad."
     )
 
 
-def there_and_back(names: list[Name], work: Callable[[Name], Row], quick: bool = False) -> dict[Name, Row]:
-    """Measure some things one after the other and then once more in the opposite order; the means of both times.
+def in_both_orders(names: list[Name], work: Callable[[Name], Row], quick: bool = False) -> dict[Name, Row]:
+    """Measure in the given order and then in the opposite order; returns the means of both measurements.
 
-    A machine that is not alone becomes faster and slower by a third within minutes. What is compared is measured close
-    together, and what came first the first time comes last the second; `spread` says how far the two were apart.
+    A shared machine becomes faster and slower by a third within minutes. So compared things are measured close
+    together, in the order A, B, B, A. `spread_%` is the difference between the two results of one thing.
     """
     order = names if quick else [*names, *reversed(names)]
     taken: dict[Name, list[Row]] = {}
@@ -125,7 +125,7 @@ def there_and_back(names: list[Name], work: Callable[[Name], Row], quick: bool =
 
 
 def mean(rows: list[Row]) -> Row:
-    """The mean of each figure; what failed is added up. `spread_%` is how far requests/s were apart."""
+    """The mean of each figure; failures are added up. `spread_%` is the distance of the requests/s."""
     figures = {name: sum(_number(row[name]) for row in rows) / len(rows) for name in rows[0]}
     totals = {name: sum(int(_number(row[name])) for row in rows) for name in ("failed", "broken")}
     rates = [_number(row["requests/s"]) for row in rows]
@@ -133,15 +133,15 @@ def mean(rows: list[Row]) -> Row:
     return {**{name: round(figure, 3) for name, figure in figures.items()}, **totals, "spread_%": apart}
 
 
-def stand_and_hold(host: Host, options: dict[str, Any], users: int, seconds: float) -> Row:
-    """Let the application stand that way, and hold a class."""
-    with host.standing(**options):
-        school.log_everybody_in(host, options["database"])
-        return hold(host, users, seconds)
+def deploy_and_run(host: Host, options: dict[str, Any], users: int, seconds: float) -> Row:
+    """Deploy the application that way, and run a class."""
+    with host.redeployed(**options):
+        school.log_pupils_in(host, options["database"])
+        return run_class(host, users, seconds)
 
 
 def ratios(rows: list[Row], users: int) -> list[Row]:
-    """Our way over each other one, with as many users, in one run."""
+    """Our way divided by each other way, with the same number of users, within one run."""
     at = {row["way"]: row for row in rows if row["users"] == users}
     names = ("requests/s", "p50_ms", "p99_ms", "all_ms")
     return [
@@ -152,34 +152,34 @@ def ratios(rows: list[Row], users: int) -> list[Row]:
 
 
 def choose(host: Host, results: Results, seconds: float, quick: bool) -> None:
-    """The same class on other numbers of processes, threads and server connections."""
+    """Measure the same class with other numbers of processes, threads and server connections."""
     shapes = [("gthread", *shape) for shape in SHAPES] + [("sync", *shape) for shape in SYNC_SHAPES]
 
-    def hold_on_shape(shape: tuple[str, int, int]) -> Row:
+    def run_with_shape(shape: tuple[str, int, int]) -> Row:
         kind, workers, threads = shape
         options = {"workers": workers, "threads": threads, "gunicorn": f"--worker-class {kind}", "database": "pooled"}
-        return stand_and_hold(host, options, 100, seconds)
+        return deploy_and_run(host, options, 100, seconds)
 
-    def hold_on_pool(size: int) -> Row:
+    def run_with_pool(size: int) -> Row:
         try:
-            # The reserve would otherwise be lent to whoever waits, and hide what the size alone is worth.
+            # Without this, waiting clients would get the reserve, and hide the effect of the size.
             for setting in (f"default_pool_size = {size}", "reserve_pool_size = 0"):
                 host.console(f"SET {setting}")
             host.console("RECONNECT")
-            return hold(host, 100, seconds)
+            return run_class(host, 100, seconds)
         finally:
             host.console("RELOAD")
 
-    held = there_and_back(shapes[:1] if quick else shapes, hold_on_shape, quick)
+    measured = in_both_orders(shapes[:1] if quick else shapes, run_with_shape, quick)
     rows = [
         {"worker class": kind, "workers": workers, "threads": threads, **row}
-        for (kind, workers, threads), row in held.items()
+        for (kind, workers, threads), row in measured.items()
     ]
     results.table(CHOICE, rows, CPU_NOTE)
     sizes = list(POOLS[:1] if quick else (*POOLS, POOLER["pgbouncer_pool_size"]))
-    with host.standing(**WAYS[WAY]):
-        school.log_everybody_in(host, "pooled")
-        pools = there_and_back(sizes, hold_on_pool, quick)
+    with host.redeployed(**WAYS[WAY]):
+        school.log_pupils_in(host, "pooled")
+        pools = in_both_orders(sizes, run_with_pool, quick)
     results.table(POOL_CHOICE, [{"server connections": size, **row} for size, row in pools.items()], CPU_NOTE)
 
 

@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from _lab import plan as lab
+from scratch4school_lab.hosts import plan as lab
 
-from . import backups, classroom, floors, growth, school, statements, verbs
+from . import backups, classroom, floors, growth, migration, revert, school, statements, verbs
 from .host import LAB, BenchmarkFailed, Host, play
 from .results import RESULTS, Results, machine
 
 DESCRIPTION = """\
 Measures what this bundle deploys, on lab hosts of this machine, as ratios inside one run. It brings the lab up and
-deploys it where that is needed, prints tables, and writes them with plots into benchmarks/results/<date>."""
+deploys on it where needed, prints tables, and writes them with plots into benchmarks/results/<date>."""
 
 SECONDS, QUICK_SECONDS = 10.0, 2.0
 Part = Callable[[argparse.Namespace, Host, Results], None]
@@ -45,6 +45,14 @@ def _verbs(options: argparse.Namespace, _host: Host, results: Results) -> None:
     verbs.measure(results, options.hosts[:1] if options.quick else options.hosts, 1 if options.quick else options.times)
 
 
+def _revert(options: argparse.Namespace, host: Host, results: Results) -> None:
+    revert.measure(host, results, options.quick)
+
+
+def _migration(options: argparse.Namespace, host: Host, results: Results) -> None:
+    migration.measure(host, results, options.quick)
+
+
 def _backups(options: argparse.Namespace, host: Host, results: Results) -> None:
     backups.measure(host, results, options.quick)
 
@@ -52,12 +60,14 @@ def _backups(options: argparse.Namespace, host: Host, results: Results) -> None:
 PARTS: dict[str, tuple[str, Part]] = {
     "classroom": ("a class of 10 to 400 on four ways to deploy, CPU of every part", _classroom),
     "choice": ("the same class on other numbers of workers, threads and server connections", _choice),
-    "floors": ("each operation beside what it cannot do without, and downloads beside nginx's own", _floors),
+    "floors": ("each operation beside its floor, and downloads beside nginx's own", _floors),
     "growth": (
         "a thousand to a million projects on both engines, 10 KB to 15 MB, plans of the hottest statements",
         _growth,
     ),
     "verbs": ("deploy, rollback, restart, backup and drill on one, two and three hosts", _verbs),
+    "revert": ("from a failed verification to the previous release, three times; two seconds are promised", _revert),
+    "migration": ("a class beside a migration that a long transaction blocks, against the class alone", _migration),
     "backups": ("backup, drill and restore of 1 GB of rows and 10 GB of files; 20 minutes, 40 GB of disk", _backups),
 }
 
@@ -70,21 +80,19 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="parts:\n" + "\n".join(f"  {name:<11}{words}" for name, (words, _) in PARTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # The empty list is what argparse looks for among the choices when no part is named.
+    # argparse looks for the empty list among the choices when no part is named.
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="T", help="of a class; default: 10")
     parser.add_argument(
         "--hosts", type=_hosts, default=list(verbs.HOSTS), metavar="N,N", help="of the verbs, at once; default: 1,2,3"
     )
     parser.add_argument("--times", type=_times, default=verbs.TIMES, metavar="N", help="of each verb; default: 5")
-    parser.add_argument(
-        "--quick", action="store_true", help="only show that everything runs: the figures are worth nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="only show that everything runs; the figures mean nothing")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="default: benchmarks/results/<date>")
     options = parser.parse_args(arguments)
     if options.quick:
         options.seconds = QUICK_SECONDS
-    # Whoever is ended lets the application stand again as it was deployed.
+    # A run that is ended restores the deployed application on its way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     folder = options.results or RESULTS / datetime.date.today().isoformat()
     try:
@@ -100,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"benchmarks: {name} took {time.monotonic() - began:.0f} s", flush=True)
         results.draw()
     except (BenchmarkFailed, subprocess.CalledProcessError) as error:
-        # What failed first is what matters, and not that clearing away after it failed as well.
+        # The first error matters, and not an error of the cleaning up after it.
         first: BaseException = error
         while first.__context__ is not None:
             first = first.__context__
@@ -114,19 +122,19 @@ def main(arguments: list[str] | None = None) -> int:
 def _hosts(text: str) -> list[int]:
     counts = text.split(",")
     if not all(count.isdecimal() and 1 <= int(count) <= lab.MOST_HOSTS for count in counts):
-        raise argparse.ArgumentTypeError(f"say numbers from 1 to {lab.MOST_HOSTS} with a comma, such as 1,2,3")
+        raise argparse.ArgumentTypeError(f"give numbers from 1 to {lab.MOST_HOSTS} with commas, such as 1,2,3")
     return [int(count) for count in counts]
 
 
 def _times(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError("say a whole number from 1 to 100, such as 5")
+        raise argparse.ArgumentTypeError("give a whole number from 1 to 100, such as 5")
     return int(text)
 
 
 def _seconds(text: str) -> float:
     if not text.isdecimal() or not QUICK_SECONDS <= int(text) <= 600:
-        raise argparse.ArgumentTypeError(f"say a whole number of seconds from {QUICK_SECONDS:.0f} to 600, such as 10")
+        raise argparse.ArgumentTypeError(f"give a whole number of seconds from {QUICK_SECONDS:.0f} to 600, such as 10")
     return float(text)
 
 
@@ -134,8 +142,8 @@ def prepare() -> Host:
     """The first lab host, deployed as this checkout says."""
     subprocess.run([LAB, "up"], check=True)
     host = Host()
-    # A run that was killed may have left its own way of standing there.
-    host.script("stand.py", "down")
+    # A run that was killed may have left its own way of deploying.
+    host.script("redeploy.py", "down")
     play([host.name], "deploy.yml")
     statements.log_nothing(host)
     school.forget(host)

@@ -76,7 +76,7 @@ def growth(rows: Rows, folder: Path) -> None:
 
 
 def verbs(tables: dict[str, Rows], folder: Path) -> None:
-    """Seconds of each verb, by the number of hosts it was told to."""
+    """Seconds of each verb, by the number of hosts at once."""
     figure, axis = plt.subplots(figsize=(9, 4.5))
     width = 0.8 / len(tables)
     for place, (title, rows) in enumerate(sorted(tables.items())):

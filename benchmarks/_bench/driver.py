@@ -1,4 +1,4 @@
-"""One kind of request again and again, so that its time and its CPU can be told from those of all others."""
+"""Sends one kind of request again and again, to measure its time and its CPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from _classroom.browser import LARGE_BYTES, connect
-from _classroom.contents import MULTIPART, Contents, asset_form
-from _classroom.records import percentile
+
+from scratch4school_lab.classroom.browser import LARGE_BYTES, connect
+from scratch4school_lab.classroom.contents import MULTIPART, Contents, asset_form
+from scratch4school_lab.classroom.records import percentile
 
 from .host import CA, BenchmarkFailed
 
@@ -84,7 +85,7 @@ async def _again(url: str, make: Callable[[int, int], Request], seconds: float, 
             sent += 1
 
     async with connect(url, str(CA)) as http:
-        # The first of each opens its connection; that is no part of what is measured.
+        # The first request of each client opens its connection; that is not measured.
         await asyncio.gather(*(one(http, make(number, -1)) for number in range(clients)))
         durations.clear()
         began, end = time.time(), time.monotonic() + seconds
@@ -95,7 +96,7 @@ async def _again(url: str, make: Callable[[int, int], Request], seconds: float, 
 
 
 class Sender:
-    """Makes the requests of one pupil, with contents of a wanted size; no two are the same."""
+    """Makes the requests of one pupil, with contents of a given size; no two are the same."""
 
     def __init__(self, session: str, megabytes: float = 0.0) -> None:
         self.session = session
@@ -104,16 +105,16 @@ class Sender:
         self._run = hashlib.sha256(str(time.time_ns()).encode()).hexdigest()[:8]
 
     def get(self, path: str) -> Request:
-        """Ask for something."""
+        """Read a path of the API."""
         return Request("GET", f"/backend/api/{path}", self.session)
 
     def save(self, method: str, path: str, client: int, number: int) -> Request:
-        """Save a project: 64 KiB, or what was asked for."""
+        """Save a project of 64 KiB, or of the given size."""
         content = self._contents.project({"run": self._run, "client": client, "n": number}, self._large)
         return Request(method, f"/backend/api/{path}", self.session, self._contents.project_form(content), MULTIPART)
 
     def asset(self, client: int, number: int) -> Request:
-        """Upload a costume of 16 KiB that nobody has uploaded yet."""
+        """Upload a costume of 16 KiB that was not uploaded before."""
         body = asset_form(self._contents.asset(f"{self._run} {client} {number}"))
         return Request("POST", "/backend/api/assets/", self.session, body, MULTIPART)
 

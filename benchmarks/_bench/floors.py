@@ -1,9 +1,12 @@
-"""What each operation costs, beside what it cannot do without: nginx, an answer, the statements, a durable file.
+"""Measures the cost of each operation beside its floor: nginx, an answer, the statements, a durable file.
 
-The floors are measured in the same run, on the same host, one client at a time: nginx as it is configured before a
-gunicorn that takes the same body and gives the same one back; pgbench with the very statements, through PgBouncer
-and straight; and the same bytes written with fsync and rename. Their sum is what no application on these parts could
-do better than.
+The floors are measured in the same run, on the same host, with one client at a time:
+
+* nginx with its own configuration, before a gunicorn that reads the same body and returns the same answer
+* pgbench with the same statements, through PgBouncer and directly
+* the same bytes, written with fsync and rename
+
+No application on these parts can be cheaper than their sum.
 """
 
 from __future__ import annotations
@@ -55,15 +58,15 @@ def measure(host: Host, results: Results, seconds: float) -> None:
     """Every operation beside its floors; then downloads at full speed."""
     rows: list[Row] = []
     by_part: list[Row] = []
-    with host.standing(**WAYS[WAY]):
-        school.log_everybody_in(host, "pooled")
+    with host.redeployed(**WAYS[WAY]):
+        school.log_pupils_in(host, "pooled")
         projects = {size: make_project(host, megabytes) for size, megabytes in SIZES.items()}
         for _ in range(LISTED - len(projects)):
             make_project(host, 0.0)
         measured, bodies = operations(host, projects)
-        told = {name: body.decode() for name, body in bodies.items()}
+        texts = {name: body.decode() for name, body in bodies.items()}
         shape = (f"--workers={OURS['workers']}", f"--threads={OURS['threads']}")
-        host.script("stand.py", "floors", *shape, f"--bodies={shlex.quote(json.dumps(told))}")
+        host.script("redeploy.py", "floors", *shape, f"--bodies={shlex.quote(json.dumps(texts))}")
         for operation in measured:
             row, parts = one(host, operation, seconds)
             rows.append(row)
@@ -83,7 +86,7 @@ def measure(host: Host, results: Results, seconds: float) -> None:
         results.table(
             DOWNLOADS,
             downloads(host, projects, seconds),
-            "In “nginx+gunicorn” a gunicorn that asks nobody says which file to send. Shares are of nginx alone.",
+            "In “nginx+gunicorn” a gunicorn names the file without asking the database. Shares are of nginx alone.",
         )
 
 
@@ -153,7 +156,7 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
             "direct": lambda: pgbench(host, meter, sent, seconds, "scratch4school-postgres", 5432),
             "files": lambda: durable(host, operation.writes, seconds),
         }
-        # There and back, for a machine that is not alone becomes faster and slower meanwhile.
+        # In both orders, because a shared machine becomes faster and slower meanwhile.
         taken: dict[str, list[Cost]] = {name: [] for name in work}
         for name in [*work, *reversed(work)]:
             taken[name].append(work[name]())
@@ -222,7 +225,7 @@ def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
 
 
 def script(sent: list[statements.Statement]) -> str:
-    """The same as pgbench is told it: what the application sends as one message stays one.
+    """The same statements as a script for pgbench; one message of the application stays one message.
 
     What a save inserts depends on what its UPDATE returned, and a costume is not there yet, as in the application.
     """
@@ -261,12 +264,12 @@ def pgbench(host: Host, meter: Meter, sent: list[statements.Statement], seconds:
         "scratch4school 2>&1'"
     )
     began = time.time()
-    said = host.run(f"sh -c {shlex.quote(command)}")
+    printed = host.run(f"sh -c {shlex.quote(command)}")
     used = meter.between(began, time.time())
-    done = re.search(r"transactions actually processed: (\d+)", said)
-    took = re.search(r"latency average = ([\d.]+) ms", said)
-    if not done or not took or not int(done[1]) or "ERROR" in said or "aborted" in said:
-        raise BenchmarkFailed(f"pgbench did not come to its end: {said[-800:]}")
+    done = re.search(r"transactions actually processed: (\d+)", printed)
+    took = re.search(r"latency average = ([\d.]+) ms", printed)
+    if not done or not took or not int(done[1]) or "ERROR" in printed or "aborted" in printed:
+        raise BenchmarkFailed(f"pgbench did not come to its end: {printed[-800:]}")
     parts = {part: 1000 * used[part] / int(done[1]) for part in ("pooler", "database")}
     return Counter({"ms": float(took[1]), **parts, "all": sum(parts.values())})
 
@@ -274,7 +277,7 @@ def pgbench(host: Host, meter: Meter, sent: list[statements.Statement], seconds:
 def downloads(host: Host, projects: dict[str, tuple[int, str]], seconds: float) -> list[Row]:
     """Several at once: our way, with its question whether they may, beside less and less of it.
 
-    What is left out first is what the question costs us, and then that there is a question: nginx sends the very file.
+    First the question is left out, then the application: nginx sends the file itself.
     """
     sender, rows = Sender(school.session(0)), []
     for size, (number, path) in projects.items():

@@ -1,6 +1,6 @@
-"""How the time of an operation grows with the school: rows a thousand projects to a million, and files of any size.
+"""Measures the time of an operation as the school grows: from a thousand projects to a million, with files of any size.
 
-One client, so that what is seen is the operation and not its waiting for others. Where an index serves it, an
+One client, so that no operation waits for another. Where an index serves it, an
 operation may grow no faster than the logarithm of the rows, which from a thousand to a million doubles. The ten
 statements that took PostgreSQL most of its time at the end are shown with their plans.
 """
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from . import school, statements
-from .classroom import OURS, hold
+from .classroom import OURS, run_class
 from .driver import Request, Sender, again, post
 from .host import Host
 from .results import Results, Row
@@ -37,14 +37,14 @@ def measure(host: Host, results: Results, seconds: float, quick: bool) -> None:
     counts = ROWS[:2] if quick else ROWS
     found: list[Row] = []
     for database in ("sqlite", "pooled"):
-        with host.standing(**OURS, database=database):
-            school.log_everybody_in(host, database)
+        with host.redeployed(**OURS, database=database):
+            school.log_pupils_in(host, database)
             times: dict[str, list[float]] = defaultdict(list)
-            for former, count in itertools.pairwise((0, *counts)):
+            for previous, count in itertools.pairwise((0, *counts)):
                 began = time.monotonic()
-                school.grow(host, database, former + 1, count)
+                school.grow(host, database, previous + 1, count)
                 print(f"  {database}: {count:,} projects, made in {time.monotonic() - began:.0f} s", flush=True)
-                if not former:
+                if not previous:
                     school.furnish(host, database, owner=1, seen_by=2)
                     work = operations(host)
                 for name, make in work.items():
@@ -70,7 +70,7 @@ def grown(engine: str, operation: str, counts: tuple[int, ...], took: list[float
 
 
 def operations(host: Host) -> dict[str, Callable[[int, int], Request]]:
-    """What pupils with a few projects do, by name. One alone gets ever more of them, and nobody lists these."""
+    """The operations of pupils with a few projects, by name. One pupil alone gets more; they are never listed."""
     sender, owner, seer, maker = (Sender(school.session(number)) for number in range(4))
     made = post(host.url, maker.save("POST", "projects?title=growth", 0, 0))["id"]
     own = [post(host.url, sender.save("POST", "projects?title=growth", 0, number))["id"] for number in range(10)]
@@ -112,11 +112,11 @@ def files(host: Host, seconds: float) -> list[Row]:
 
 
 def plans(host: Host, results: Results) -> None:
-    """The statements on which PostgreSQL spent most in a whole lesson, and how it goes about each."""
+    """The statements on which PostgreSQL spent most of its time during a class, with their plans."""
     with statements.logged(host):
         moment = time.time()
-        # Kept, so that a plan can be asked for of a project that is still there.
-        hold(host, WATCHED, WATCHED_SECONDS, "--keep")
+        # The projects are kept, so that each statement of a plan finds its rows.
+        run_class(host, WATCHED, WATCHED_SECONDS, "--keep")
         seen = statements.since(host, moment)
     by_kind: dict[str, list[statements.Statement]] = defaultdict(list)
     for statement in seen:
@@ -145,8 +145,8 @@ def plans(host: Host, results: Results) -> None:
 
 
 def explain(host: Host, statement: str) -> str:
-    """PostgreSQL's plan of a statement, as it carries it out once more; what it changes is taken back."""
-    # What was inserted is there already, and cannot be inserted once more.
+    """PostgreSQL's plan of a statement, while it runs the statement again; the changes are rolled back."""
+    # An inserted row exists already, and cannot be inserted again.
     how = "COSTS OFF" if statement.startswith("INSERT") else "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF"
     return host.sql(f"BEGIN; EXPLAIN ({how}) {statement.rstrip('; ')}; ROLLBACK")
 

@@ -1,4 +1,4 @@
-"""A deployed lab host, as the measurements see it: commands, verbs, another way to stand, and CPU counters."""
+"""A deployed lab host for measurements: commands, playbooks, other ways to deploy, and CPU counters."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from _lab import plan as lab
+from scratch4school_lab.checkout import ROOT, SCRIPTS, STATE, TOOLS
+from scratch4school_lab.hosts import plan as lab
 
-ROOT = lab.ROOT
-TOOLS = ROOT / ".venv" / "bin"
-LAB = ROOT / "scripts" / "lab"
+LAB = SCRIPTS / "lab"
 ON_HOST = Path(__file__).with_name("on_host")
-CA = lab.STATE / "ca.crt"
+CA = STATE / "ca.crt"
 FOLDER = "/var/lib/scratch4school"
-# The parts whose CPU is told apart; whatever serves in place of the application's slot counts as the application.
+# A program starts on a host within a second; a machine may be many times slower.
+START_SECONDS = 120
+# Containers by the part that their CPU counts for; one that replaces the application's slot counts as the application.
 PARTS = {
     "scratch4school-proxy": "proxy",
     "scratch4school-bench-nginx": "proxy",
@@ -33,7 +34,7 @@ PARTS = {
     "scratch4school-pgbouncer": "pooler",
     "scratch4school-postgres": "database",
 }
-# As the tables have them.
+# The columns of the tables.
 CPU_COLUMNS = (*dict.fromkeys(PARTS.values()), "all")
 
 
@@ -42,7 +43,7 @@ class BenchmarkFailed(Exception):
 
 
 def lab_hosts() -> int:
-    """How many hosts the lab has; one of which systemd would like to say more than “running” is none the less there."""
+    """How many hosts the lab has; a host that systemd calls degraded counts too."""
     status = subprocess.run([LAB, "status"], capture_output=True, text=True, check=False).stdout
     return len(re.findall(r" ssh answers, .* https://localhost:\d+$", status, flags=re.MULTILINE))
 
@@ -53,7 +54,7 @@ class Host:
     def __init__(self, number: int = 1) -> None:
         self._host = lab.hosts(number)[-1]
         self.name = self._host.name
-        # Its own address: the port on this machine's loopback goes through a process of Docker's that costs CPU, too.
+        # Its own address: the port on this machine's loopback goes through a process of Docker that uses CPU too.
         self.url = f"https://{self._host.address}"
         self.floor_url = f"https://{self._host.address}:9443"
 
@@ -63,8 +64,8 @@ class Host:
             [LAB, "ssh", self.name, f"sudo {command}"], input=stdin, capture_output=True, check=False
         )
         if ended.returncode:
-            said = (ended.stderr or ended.stdout).decode()[-500:]
-            raise BenchmarkFailed(f"{self.name}: {command[:80]} failed: {said}")
+            printed = (ended.stderr or ended.stdout).decode()[-500:]
+            raise BenchmarkFailed(f"{self.name}: {command[:80]} failed: {printed}")
         return ended.stdout.decode()
 
     def script(self, name: str, *arguments: object) -> str:
@@ -83,14 +84,14 @@ class Host:
         return self.run(f"docker exec scratch4school-pgbouncer {psql} --command '{command}'")
 
     @contextlib.contextmanager
-    def standing(self, **options: object) -> Iterator[None]:
-        """The application serves with other numbers, or from another database, as on_host/stand.py says."""
-        told = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items()]
+    def redeployed(self, **options: object) -> Iterator[None]:
+        """Run the application with other numbers, or on another database, as on_host/redeploy.py does."""
+        arguments = [f"--{name}={shlex.quote(str(value))}" for name, value in options.items()]
         try:
-            self.script("stand.py", "up", *told)
+            self.script("redeploy.py", "up", *arguments)
             yield
         finally:
-            self.script("stand.py", "down")
+            self.script("redeploy.py", "down")
 
 
 class Meter:
@@ -102,16 +103,16 @@ class Meter:
 
     def __enter__(self) -> Meter:
         program = (ON_HOST / "cpu.py").read_text()
-        # The program comes as an argument, so that its input can end without ending it.
+        # The program is an argument, so that the end of its input does not end it.
         command = [LAB, "ssh", self._host.name, f"sudo python3 -u -c {shlex.quote(program)}"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        end = time.monotonic() + 10
+        end = time.monotonic() + START_SECONDS
         while not self._lines:
             if time.monotonic() > end or self._process.poll() is not None:
                 self._process.kill()
-                raise BenchmarkFailed(f"{self._host.name} tells no CPU counters.")
+                raise BenchmarkFailed(f"{self._host.name} sends no CPU counters.")
             time.sleep(0.05)
         return self
 
@@ -127,10 +128,10 @@ class Meter:
 
     def between(self, began: float, ended: float) -> dict[str, float]:
         """Seconds of CPU by part (see PARTS) between two moments in seconds since the epoch, and their sum `all`."""
-        # The counters are read five times a second; what lies between two readings is taken as even.
+        # The counters are read five times a second; between two readings the use is taken as even.
         while self._lines[-1]["at"] < ended:
             if self._process.poll() is not None:
-                raise BenchmarkFailed(f"{self._host.name} stopped telling its CPU counters.")
+                raise BenchmarkFailed(f"{self._host.name} stopped sending its CPU counters.")
             time.sleep(0.05)
         sums: dict[str, float] = {}
         for container, part in PARTS.items():
@@ -150,7 +151,7 @@ class Meter:
 def play(
     hosts: list[str], playbook: str, *arguments: str, checkout: Path = ROOT, env: dict[str, str] | None = None
 ) -> str:
-    """Run a verb to its end; returns what it said, BenchmarkFailed if it failed."""
+    """Run a playbook to its end; returns its output, BenchmarkFailed if it failed."""
     command = [TOOLS / "ansible-playbook", "--inventory", ROOT / "inventories" / "lab"]
     ended = subprocess.run(
         [*map(str, command), "--limit", ",".join([*hosts, "localhost"]), f"deploy/{playbook}", *arguments],
@@ -162,6 +163,6 @@ def play(
         check=False,
     )
     if ended.returncode:
-        said = f"{ended.stdout[-2000:]}{ended.stderr[-1000:]}"
-        raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{said}")
+        printed = f"{ended.stdout[-2000:]}{ended.stderr[-1000:]}"
+        raise BenchmarkFailed(f"{playbook} failed on {', '.join(hosts)}:\n{printed}")
     return ended.stdout

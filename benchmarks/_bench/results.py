@@ -1,4 +1,4 @@
-"""Where figures go: tables for people, all of them as JSON, and plots, in one folder per run."""
+"""The results of a run in one folder: tables for people, the same as JSON, and plots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tables import Tables
+from scratch4school_lab.tables import Tables
 
 from .host import FOLDER, ROOT, Host, lab_hosts
 
@@ -27,14 +27,14 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._file = folder / "results.json"
-        # A part that is measured again takes the place of its former figures; the others stay.
+        # A part that is measured again replaces its previous figures; the others stay.
         kept: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
         self._tables: dict[str, list[Row]] = kept.get("tables", {})
         self._notes: dict[str, str] = kept.get("notes", {})
         self._machine = machine
 
     def table(self, title: str, rows: list[Row], note: str = "") -> None:
-        """Add a table, with a sentence below it that says how to read it."""
+        """Add a table; the note below it says how to read it."""
         # A part may be measured again by itself, at another moment and with other code.
         measured = (
             f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC, {self._machine['commit']}, "
@@ -45,7 +45,7 @@ class Results:
         self.write()
 
     def write(self) -> None:
-        """Write what there is so far."""
+        """Write the tables so far."""
         everything = {"machine": self._machine, "tables": self._tables, "notes": self._notes}
         self._file.write_text(json.dumps(everything, indent=1) + "\n")
         machine = "\n".join(f"{name}: {value}" for name, value in self._machine.items())
@@ -53,7 +53,7 @@ class Results:
         (self.folder / "tables.txt").write_text(text + "\n")
 
     def draw(self) -> None:
-        """Make the plots, with a Python of their own: what draws them is no tool of a deployment."""
+        """Draw the plots, in an environment of its own: a deployment does not need the drawing tools."""
         subprocess.run([ROOT / "scripts" / "setup", "--benchmarks"], check=True, stdout=subprocess.DEVNULL)
         subprocess.run([ROOT / "benchmarks" / ".venv" / "bin" / "python", DRAWER, self._file], check=True)
 

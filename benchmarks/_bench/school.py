@@ -1,7 +1,7 @@
-"""A school made of rows: pupils who are logged in already, and as many projects as wanted, the same on both engines.
+"""A school made of rows: pupils with sessions, and any number of projects, the same on both database engines.
 
-Nobody logs in at the provider for a measurement: what a login costs is mostly the provider's work, and the lab's has
-120 pupils. The statements are SQL that PostgreSQL and SQLite both understand.
+No pupil logs in for a measurement: a login is mostly the provider's work, and the lab's provider has 120 pupils only.
+The statements are SQL that PostgreSQL and SQLite both understand.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from .host import FOLDER, Host
 
 PUPILS = 400
 CLASS_SIZE = 25
-# Rows of a large school: so many projects has everybody, and every so manieth is shared with the owner's class.
+# Rows of a large school: the projects of each pupil, one in so many of which is shared with the owner's class.
 PROJECTS_OF_ONE = 20
 SHARED_EVERY = 20
 # Ids go down from here: what the application adds gets higher ones on SQLite, and far lower ones on PostgreSQL.
 ROW_IDS = 100_000_000
-# As many as on_host/fill.py makes.
+# The number that on_host/fill.py makes.
 MOST_PUPILS = 2000
-SETTLE = ("VACUUM ANALYZE", "CHECKPOINT")
+FINISH_POSTPONED = ("VACUUM ANALYZE", "CHECKPOINT")
 SQLITE_FILE = f"{FOLDER}/benchmark/database/main.db"
 APPLY = "import sqlite3, sys; sqlite3.connect(sys.argv[1], 60).executescript(sys.stdin.read())"
 
@@ -32,7 +32,7 @@ def user(number: int) -> str:
 
 
 def session(number: int) -> str:
-    """The id of a pupil's session. It can be guessed, so no host but a lab's ever gets it."""
+    """The id of a pupil's session. It can be guessed, so only lab hosts get it."""
     return f"benchmark-{number}"
 
 
@@ -44,7 +44,7 @@ def apply(host: Host, statements: str, database: str) -> None:
         host.sql(statements)
 
 
-def log_everybody_in(host: Host, database: str, pupils: int = PUPILS) -> None:
+def log_pupils_in(host: Host, database: str, pupils: int = PUPILS) -> None:
     """Make pupils in their classes, each with a session that is valid for years; those that are there stay."""
     numbers = _numbers(0, pupils - 1)
     apply(
@@ -75,7 +75,7 @@ def write_sessions(path: Path, pupils: int = PUPILS) -> None:
 def grow(host: Host, database: str, first: int, last: int) -> None:
     """Add projects `first` to `last` of other pupils, who are made too, with their revisions, classes and assets.
 
-    They are rows alone: nobody opens these files.
+    They are rows only: no request opens their files.
     """
     numbers, moment = _numbers(first, last), "'2026-09-01 08:00:00'"
     owners = _numbers(first // PROJECTS_OF_ONE, last // PROJECTS_OF_ONE)
@@ -111,8 +111,8 @@ def grow(host: Host, database: str, first: int, last: int) -> None:
         """,
         database,
     )
-    # What the engine puts off until later would fall into whatever is measured next.
-    for statement in ("ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)") if database == "sqlite" else SETTLE:
+    # Work that the engine has postponed would fall into the next measurement.
+    for statement in ("ANALYZE", "PRAGMA wal_checkpoint(TRUNCATE)") if database == "sqlite" else FINISH_POSTPONED:
         apply(host, statement, database)
 
 
@@ -139,7 +139,7 @@ def furnish(host: Host, database: str, owner: int, seen_by: int) -> None:
 
 
 def forget(host: Host) -> None:
-    """Remove from PostgreSQL whatever was made for a measurement, and the files that were kept for it."""
+    """Remove the rows of a measurement from PostgreSQL, and their files."""
     folders = [hashlib.sha256(user(number).encode()).hexdigest()[:16] for number in range(MOST_PUPILS)]
     assets = host.sql("SELECT file_path FROM assets WHERE owner_id LIKE 'bench-%'").splitlines()
     paths = [*(f"{kind}/{folder}" for kind in ("projects", "thumbnails") for folder in folders), *assets]
@@ -161,8 +161,8 @@ def forget(host: Host) -> None:
         COMMIT;
         """
     )
-    # What was deleted would otherwise be read over by whatever is measured next.
-    for statement in ("VACUUM FULL", *SETTLE):
+    # Deleted rows would slow down the next measurement.
+    for statement in ("VACUUM FULL", *FINISH_POSTPONED):
         host.sql(statement)
 
 

@@ -1,6 +1,6 @@
-"""Which statements the application sends: read from PostgreSQL's own log, which is told to hold them for a while.
+"""The statements that the application sends, read from PostgreSQL's log, in which they are recorded for a while.
 
-On a school's server they never stand there, for they hold pupils' data (roles/database, postgresql.conf).
+On a school's server the log never has them, because they contain pupils' data (roles/database, postgresql.conf).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LIST = re.compile(r"\(\?(?:, \?)+\)")
 
 @dataclass(frozen=True)
 class Statement:
-    """One that was sent: by which of PostgreSQL's processes it was met, its milliseconds there, and its text."""
+    """A statement: the process of PostgreSQL that ran it, its milliseconds there, and its text."""
 
     process: int
     milliseconds: float
@@ -36,7 +36,7 @@ class Statement:
 
 @contextlib.contextmanager
 def logged(host: Host) -> Iterator[None]:
-    """The log holds the application's statements while this lasts."""
+    """Log the application's statements during the context."""
     try:
         host.sql(f"ALTER ROLE {ROLE} SET log_min_duration_statement = 0")
         host.console("RECONNECT")
@@ -46,19 +46,19 @@ def logged(host: Host) -> Iterator[None]:
 
 
 def log_nothing(host: Host) -> None:
-    """The log holds no statement, as it was deployed; also what a measurement said that was killed."""
+    """Log no statements, as deployed; also after a measurement that was killed."""
     host.sql(f"ALTER ROLE {ROLE} RESET log_min_duration_statement")
     host.console("RELOAD")
     host.console("RECONNECT")
 
 
 def since(host: Host, moment: float) -> list[Statement]:
-    """What was logged since then (seconds since the epoch), in order."""
-    # The log comes to the engine through a pipe, a moment later.
+    """The statements that were logged since then (seconds since the epoch), in order."""
+    # The log reaches the engine through a pipe, a moment later.
     time.sleep(0.5)
-    said = host.run(f"sh -c 'docker logs --since {moment:.3f} scratch4school-postgres 2>&1'")
+    printed = host.run(f"sh -c 'docker logs --since {moment:.3f} scratch4school-postgres 2>&1'")
     found: list[Statement] = []
-    for line in said.splitlines():
+    for line in printed.splitlines():
         if match := _LINE.match(line):
             found.append(Statement(int(match[1]), float(match[2]), match[3]))
         elif found and line.startswith("\t"):

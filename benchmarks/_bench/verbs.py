@@ -1,7 +1,7 @@
-"""How long the verbs take, on one host and on several at once: the median of five, and where the time goes.
+"""Measures the duration of playbooks on one host and on several: the median of five, and the slowest tasks.
 
 A code deploy is one of this checkout with a line added to the application; the rollback after it goes back. All hosts
-of a lab share this machine's cores, so what several take here is more than what several servers would.
+of a lab share this machine's cores, so several hosts take longer here than several servers would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import variants
+from scratch4school_lab.scenarios import variants
 
 from .host import LAB, ROOT, BenchmarkFailed, Host, lab_hosts, play
 from .results import Results, Row
@@ -42,9 +42,9 @@ def measure(results: Results, counts: list[int], times: int) -> None:
         profiles: dict[str, list[dict[str, float]]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             for number in range(times):
-                for verb, seconds, said in round_of_verbs(hosts, Path(folder), number):
+                for verb, seconds, printed in round_of_verbs(hosts, Path(folder), number):
                     taken[verb].append(seconds)
-                    profiles[verb].append(tasks(said))
+                    profiles[verb].append(tasks(printed))
                     print(f"  {count} hosts, {verb}: {seconds:.1f} s", flush=True)
         results.table(title(count), [times_of(verb, taken[verb]) for verb in VERBS])
         if count == 1:
@@ -73,7 +73,7 @@ def ready(count: int) -> list[str]:
 
 
 def round_of_verbs(hosts: list[str], folder: Path, number: int) -> list[tuple[str, float, str]]:
-    """Each verb once, in the order in which one makes room for the next; its seconds and what it said."""
+    """Each verb once, in the order in which one makes room for the next; its seconds and its output."""
     changed = another_release(folder, number)
     rounds = [
         ("deploy, nothing to do", "deploy.yml", ROOT),
@@ -86,15 +86,15 @@ def round_of_verbs(hosts: list[str], folder: Path, number: int) -> list[tuple[st
     done = []
     for verb, playbook, checkout in rounds:
         began = time.monotonic()
-        said = play(hosts, playbook, checkout=checkout, env=PROFILE)
-        done.append((verb, time.monotonic() - began, said))
-        if verb == "deploy, nothing to do" and re.search(r"changed=[1-9]", said):
-            raise BenchmarkFailed(f"A deploy with nothing to do changed something:\n{said[-2000:]}")
+        printed = play(hosts, playbook, checkout=checkout, env=PROFILE)
+        done.append((verb, time.monotonic() - began, printed))
+        if verb == "deploy, nothing to do" and re.search(r"changed=[1-9]", printed):
+            raise BenchmarkFailed(f"A deploy with nothing to do changed something:\n{printed[-2000:]}")
     return done
 
 
 def another_release(folder: Path, number: int) -> Path:
-    """This checkout with one line more in the application, which no host has seen yet."""
+    """This checkout with one more line in the application, which no host has yet."""
 
     def edit(copy: Path) -> None:
         file = copy / variants.APP / "clock.py"
@@ -104,10 +104,10 @@ def another_release(folder: Path, number: int) -> Path:
     return variants.make(folder, edit)
 
 
-def tasks(said: str) -> dict[str, float]:
+def tasks(printed: str) -> dict[str, float]:
     """Seconds by task, from what Ansible's profile prints; one that ran several times counts in sum."""
     sums: dict[str, float] = {}
-    for name, seconds in _TASK.findall(said):
+    for name, seconds in _TASK.findall(printed):
         sums[name] = sums.get(name, 0.0) + float(seconds)
     return sums
 
@@ -116,9 +116,9 @@ def profile(verb: str, runs: list[dict[str, float]]) -> Row:
     """The slowest tasks of a verb, by the median of its runs."""
     medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in runs[0]}
     slowest = sorted(medians, key=lambda name: -medians[name])[:SHOWN_TASKS]
-    told = {f"{place}": f"{medians[name]:.1f} {name}" for place, name in enumerate(slowest, start=1)}
+    columns = {f"{place}": f"{medians[name]:.1f} {name}" for place, name in enumerate(slowest, start=1)}
     return {
         "verb": verb,
         "tasks": len(medians),
-        **{f"{place}": told.get(f"{place}", "") for place in range(1, SHOWN_TASKS + 1)},
+        **{f"{place}": columns.get(f"{place}", "") for place in range(1, SHOWN_TASKS + 1)},
     }

@@ -1,4 +1,4 @@
-"""The school of the lab: who is in it, in which groups, and which application may ask the provider about them."""
+"""The lab's school: its people, their groups, and the application that may ask the identity provider about them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from canaille.app import models
 from canaille.backends import Backend
 
-# Everybody's, and no secret: the provider listens on the loopback of a developer's machine alone (README.md).
+# The same for all people, and no secret: the provider listens only on a developer machine's loopback (README.md).
 PASSWORD = Path(__file__).with_name("password.txt").read_text().strip()
-# One address for each host that scripts/lab can start (scripts/_lab/plan.py, MOST_HOSTS).
-PORTS = (8443, 8444, 8445, 8446)
+# One address for each host that scripts/lab can start (MOST_HOSTS in lab/src/scratch4school_lab/hosts/plan.py).
+PORTS = (8443, 8444, 8445, 8446, 8447, 8448)
 SCOPES = ["openid", "profile", "uuid", "email", "groups"]
 
-# Enough for scripts/classroom to be a hundred of them, each in a class with classmates to share with.
+# Enough for a class of a hundred (scripts/classroom), in groups whose members share projects.
 PUPILS = [f"pupil{number:02}" for number in range(1, 121)]
 GROUPS = {
     "klasse.5a": PUPILS[:15],
@@ -27,14 +27,14 @@ GROUPS = {
 
 
 def fill() -> None:
-    """Write all people and groups to the provider's empty database."""
+    """Write all people and groups to the identity provider's empty database."""
     for group, members in GROUPS.items():
         people = [make_person(user_name) for user_name in members]
         Backend.instance.save(models.Group(display_name=group, members=people))
 
 
 def make_person(user_name: str) -> models.User:
-    """Write one person to the database; the name tells the kind of person, the number which one."""
+    """Write one person to the database; a user name is the kind of person and a number, such as `pupil07`."""
     kind, number = user_name.rstrip("0123456789"), user_name.lstrip("abcdefghijklmnopqrstuvwxyz")
     person = models.User(
         user_name=user_name,
@@ -51,7 +51,7 @@ def make_person(user_name: str) -> models.User:
 
 
 def register_client(client_id: str, client_secret: str) -> None:
-    """Make Scratch4School known as a client that nobody is asked to consent to (provider.py, TRUSTED_DOMAINS)."""
+    """Register Scratch4School as a client that needs no consent of the user (provider.py, TRUSTED_DOMAINS)."""
     client = models.Client(
         client_id=client_id,
         client_secret=client_secret,
@@ -65,6 +65,6 @@ def register_client(client_id: str, client_secret: str) -> None:
         id_token_signed_response_alg="RS256",
     )
     Backend.instance.save(client)
-    # The audience is what the ID token's `aud` is made of; a client can only name itself once it exists.
+    # The audience becomes the ID token's `aud`; a client must be saved before it can be its own audience.
     client.audience = [client]
     Backend.instance.save(client)

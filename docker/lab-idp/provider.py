@@ -1,4 +1,4 @@
-"""Runs Canaille, unchanged, as the lab's OpenID Connect provider: `provider.py prepare` at build, `serve` at start."""
+"""Runs Canaille, unchanged, as the lab's identity provider: `provider.py prepare` at build, `serve` at start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from joserfc.jwk import RSAKey
 
 PREPARED = Path("/srv/idp/directory.sqlite")
 SIGNING_KEY = Path("/srv/idp/signing_key.json")
-# Every start begins with the prepared school again: sessions and consents of yesterday's tests are gone.
+# Every start copies the prepared school, so that sessions and consents of earlier tests are gone.
 DATABASE = Path("/tmp/directory.sqlite")
 RUN = Path("/run/idp")
 PORT = 9443
@@ -30,7 +30,7 @@ def settings(database: Path) -> dict:
     """Canaille's configuration on a database."""
     return {
         "SECRET_KEY": secrets.token_urlsafe(32),
-        # Tells the issuer, `https://ISSUER_HOST`, no matter by which address a request came in.
+        # Makes the issuer `https://ISSUER_HOST`, whatever address a request used.
         "SERVER_NAME": os.environ.get("ISSUER_HOST", f"localhost:{PORT}"),
         "PREFERRED_URL_SCHEME": "https",
         "CANAILLE": {
@@ -47,7 +47,7 @@ def settings(database: Path) -> dict:
         },
         "CANAILLE_SQL": {
             "DATABASE_URI": f"sqlite:///{database}?timeout=30",
-            # The password is printed in the README, so the work of hashing it would only slow a class's login down.
+            # The password is public (README.md), so a slow hash would only slow the login of a class down.
             "PASSWORD_HASH_PARAMS": {"pbkdf2_sha512__rounds": 1000},
             "AUTO_MIGRATE": False,
         },
@@ -59,7 +59,7 @@ def settings(database: Path) -> dict:
 
 
 def prepare() -> None:
-    """Make the signing key and the database with all people in it."""
+    """Generate the signing key, and the database with all people."""
     SIGNING_KEY.write_text(json.dumps(RSAKey.generate_key(2048, auto_kid=True).as_dict(private=True)))
     app = canaille.create_app(config=settings(PREPARED), init_backend=True)
     with app.app_context(), Backend.instance.session():
@@ -67,7 +67,7 @@ def prepare() -> None:
 
 
 def serve() -> None:
-    """Register the client, whose secret belongs to this lab, and answer until told to stop."""
+    """Register the client with this lab's secret, and answer requests until the process is stopped."""
     shutil.copyfile(PREPARED, DATABASE)
     app = canaille.create_app(config=settings(DATABASE), init_backend=False)
     with app.app_context(), Backend.instance.session():
@@ -75,8 +75,8 @@ def serve() -> None:
     canaille_app = app.wsgi_app
 
     def under_one_name(environ: dict, start_response: Callable) -> Iterable[bytes]:
-        # Browsers come to localhost, the applications' servers to the address on the lab network. Canaille turns
-        # away whoever does not use its one name, and a second name would be a second issuer.
+        # Browsers use localhost, the applications use the address on the lab network. Canaille rejects requests for
+        # another name than its own, and a second name would be a second issuer.
         environ["HTTP_HOST"] = app.config["SERVER_NAME"]
         return canaille_app(environ, start_response)
 

@@ -1,4 +1,4 @@
-"""Shows what a long piece of work on a host says while it runs; plugins/modules/host_job.py starts it and reads it."""
+"""Prints the output of a long job on a host while it runs; plugins/modules/host_job.py starts the job and reads it."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ display = Display()
 
 
 class ActionModule(ActionBase):
-    """What Ansible asks an action file for."""
+    """The class that Ansible loads from an action plugin."""
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Start the job, then look at it until it has ended; each line is shown once, with the host's name."""
+        """Start the job and poll it until it ends; print each line once, with the host's name."""
         super().run(tmp, task_vars)
         task_vars = task_vars or {}
         host = task_vars.get("inventory_hostname", "")
         if self._task.check_mode:
             return {"changed": True, "skipped": True, "msg": "Not run in check mode."}
-        said, rest, offset = "", "", -1
+        output, rest, offset = "", "", -1
         while True:
             answer = self._execute_module(module_args={**self._task.args, "offset": offset}, task_vars=task_vars)
             if answer.get("failed") or "text" not in answer:
                 return answer
-            said += answer["text"]
+            output += answer["text"]
             lines = (rest + answer["text"]).split("\n")
             rest = lines.pop()
             for line in lines:
                 display.display(f"{host}: {line}")
             offset = answer["offset"]
             if "rc" in answer:
-                return self._ended(answer, said)
+                return self._ended(answer, output)
 
     @staticmethod
-    def _ended(answer: dict[str, Any], said: str) -> dict[str, Any]:
-        result = {"changed": True, "stdout": said, "stderr": answer["stderr"], "rc": answer["rc"]}
+    def _ended(answer: dict[str, Any], output: str) -> dict[str, Any]:
+        result = {"changed": True, "stdout": output, "stderr": answer["stderr"], "rc": answer["rc"]}
         if answer["rc"]:
             lines = [line for line in answer["stderr"].splitlines() if line.strip()]
-            result.update(failed=True, msg=lines[-1] if lines else f"It ended with {answer['rc']} and said nothing.")
+            result.update(
+                failed=True, msg=lines[-1] if lines else f"The job exited with {answer['rc']} and without a message."
+            )
         return result

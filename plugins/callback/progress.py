@@ -1,7 +1,7 @@
-"""Prints what a sysadmin reads of a run: its phases, what changed, and the result or the refusal as the last line.
+"""Prints a run for a sysadmin: its plays, the changes, and the result or the refusal as the last line.
 
-Ansible's own output has a block for each of two hundred tasks; in it a refusal stands in the middle, and a warning is
-lost. With `-v` Ansible's own output is printed, and the same last lines after it.
+Ansible's own output has a block for each of two hundred tasks, with refusals and warnings somewhere between them. With
+`-v` it is printed instead, followed by the same last lines.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from ansible.errors import AnsibleError
 from ansible.playbook.block import Block
 from ansible.playbook.task_include import TaskInclude
 from ansible.plugins.callback.default import CallbackModule as DefaultCallback
+from ansible.plugins.loader import filter_loader, test_loader
 
-# Ansible hands its module_utils setting to modules only; a callback finds the same folder by its own place.
+# Ansible uses its module_utils setting for modules only; a callback finds the folder relative to itself.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
 
 from ssh_advice import ssh_problem
@@ -30,13 +31,13 @@ from ssh_advice import ssh_problem
 DOCUMENTATION = r"""
 name: progress
 type: stdout
-short_description: Phases, changes, and the result or the refusal as the last line
+short_description: Plays, changes, and the result or the refusal as the last line
 description:
-  - Prints a line for each play, with the time since the start, and one for each task that changed something or has
-    something to say. Messages are printed as text.
-  - The run ends with the recap, then the result that a role left with M(ansible.builtin.set_stats) as C(last_word),
-    then its C(next_steps) and its C(warnings). A run that failed ends with the message of the task that failed.
-  - A run that is interrupted says in which state it leaves each host.
+  - Prints a line for each play, with the time since the start, and a line for each task that changed something or has a
+    message. Messages are printed as text.
+  - The run ends with the recap, then the result that a role set with M(ansible.builtin.set_stats) as C(last_word), then
+    its C(next_steps) and its C(warnings). A failed run ends with the message of the task that failed.
+  - An interrupted run ends with the state of each host.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -44,21 +45,28 @@ author:
   - The Scratch4School deployment project
 """
 
-# Verbs that leave pupils where they are until a release is activated; a restore or an adoption may have let in none.
+# Playbooks that keep the live release until they activate one; a restore or an import turns maintenance mode on.
 SWITCH_LATER = ("deploy", "migrate", "provision", "restart", "rollback", "sweep")
 
-# Seconds from which on the duration of a task is worth a remark.
+# A task that takes at least this many seconds is printed with its duration.
 LONG_SECONDS = 2.0
+# Characters that are printed of the first line of a failure that is rescued.
 FIRST_LINE = 160
 
 ARGUMENT_CHECK = ("ansible.builtin.validate_argument_spec", "validate_argument_spec")
-# The message of an assertion that was given none, alone and in a loop.
+# Ansible's messages of an assertion without a message of its own, alone and in a loop.
 SILENT_ASSERTIONS = (["All assertions passed"], ["All items completed"])
 
 
 @dataclass
 class Change:
-    """What this machine knows of a host's change: the verb that holds the lock, its phase, and whether it ended."""
+    """A host's change as the control node knows it.
+
+    :param verb: the playbook that holds the lock; empty before the lock was acquired.
+    :param phase: its last phase.
+    :param ended: whether the lock was released.
+    :param jobs: names of the jobs that run on the host.
+    """
 
     verb: str = ""
     phase: str = ""
@@ -67,24 +75,24 @@ class Change:
 
 
 def clock(seconds: float) -> str:
-    """Seconds since the start as a person reads them: 0:07, 12:30."""
+    """Format seconds as minutes and seconds: 0:07, 12:30."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
 def short_name(name: str) -> str:
-    """A task's name without its role and file: `app : verify | Run the six checks` → `Run the six checks`."""
+    """Strip role and file from a task's name: `app : verify | Run the six checks` → `Run the six checks`."""
     return name.rpartition(" | ")[2].rpartition(" : ")[2].strip()
 
 
 def message_lines(result: Mapping[str, Any]) -> list[str]:
-    """The message of a result as lines of text; [] when it has none."""
+    """Return the message of a result as lines of text; [] when it has none."""
     message = result.get("msg")
     lines = message if isinstance(message, list) else [message]
     return [line.rstrip() for one in lines if one not in (None, "") for line in str(one).splitlines() if line.strip()]
 
 
 def failure(result: Mapping[str, Any], action: str = "") -> str:
-    """Why a task failed: its message, else its error output; one sentence for each wrong argument of a role."""
+    """Return why a task failed: its message, or its error output, or a line for each wrong argument of a role."""
     if action in ARGUMENT_CHECK and result.get("argument_errors"):
         return "\n".join(f"A setting is wrong: {error}." for error in result["argument_errors"])
     for item in result.get("results") or []:
@@ -93,15 +101,15 @@ def failure(result: Mapping[str, Any], action: str = "") -> str:
     lines = message_lines(result)
     if lines in ([], ["non-zero return code"]):
         lines = str(result.get("stderr") or "").strip().splitlines() or lines
-    # Some modules keep the cause apart from their message.
+    # Some modules return the cause beside their message.
     kept = [line for value in result.values() if isinstance(value, Mapping) for line in _details(value)]
     lines += [line for line in kept if not any(line in one for one in lines)]
-    # What Ansible itself puts before every message.
+    # Ansible's own prefixes.
     return "\n".join(lines).removeprefix("Task failed: ").removeprefix("Action failed: ")
 
 
 def _details(result: Mapping[str, Any]) -> list[str]:
-    """The last lines that a program said as errors, wherever in its result a module keeps them."""
+    """Return the last lines of a program's error output, at any depth of a module's result."""
     found: list[str] = []
     for key, value in result.items():
         if isinstance(value, Mapping):
@@ -114,17 +122,17 @@ def _details(result: Mapping[str, Any]) -> list[str]:
 def final_lines(
     custom: Mapping[str, Mapping[str, Any]], failures: Mapping[str, str], hosts: int
 ) -> list[tuple[str, str]]:
-    """The last lines of a run, each with its kind: `warning`, `result`, `next` or `refusal`.
+    """Return the last lines of a run, each with its kind: `warning`, `result`, `next` or `refusal`.
 
     :param custom: Ansible's custom statistics by host: `last_word`, `next_steps` and `warnings`.
     :param failures: message of the task that failed, by host.
-    :param hosts: how many hosts the run had; with one, none is named.
+    :param hosts: number of hosts in the run; with several, each line names its host.
     """
 
     def named(host: str, text: str) -> str:
         return text if hosts <= 1 or host == "localhost" or text.startswith(host) else f"{host}: {text}"
 
-    def said(key: str) -> list[str]:
+    def texts_of(key: str) -> list[str]:
         found: list[str] = []
         for host, values in sorted(custom.items()):
             texts = values.get(key) or []
@@ -133,20 +141,21 @@ def final_lines(
                     found.append(named(host, str(text)))
         return found
 
-    warnings = [("warning", f"Warning: {text}") for text in said("warnings")]
+    warnings = [("warning", f"Warning: {text}") for text in texts_of("warnings")]
     if failures:
         return [*warnings, *(("refusal", named(host, text)) for host, text in sorted(failures.items()))]
-    results = [("result", text) for text in said("last_word")]
-    return [*results, *(("next", text) for text in said("next_steps")), *warnings]
+    results = [("result", text) for text in texts_of("last_word")]
+    return [*results, *(("next", text) for text in texts_of("next_steps")), *warnings]
 
 
 def interrupted(changes: Mapping[str, Change]) -> list[str]:
-    """In which state an interruption leaves each host, and what to type next."""
+    """Return a line for each host: the state after the interruption, and what to type next."""
     lines = []
     for host, change in sorted(changes.items()):
         if change.jobs:
             names = " and ".join(sorted(change.jobs))
-            lines.append(f"{host}: the {names} goes on there without this machine. status.yml says how it ended.")
+            verb = "continues" if len(change.jobs) == 1 else "continue"
+            lines.append(f"{host}: the {names} {verb} there without the control node. status.yml shows the result.")
         if not change.verb:
             if not change.jobs:
                 lines.append(f"{host}: nothing was changed.")
@@ -159,21 +168,21 @@ def interrupted(changes: Mapping[str, Change]) -> list[str]:
                 else "No release was switched."
                 if change.phase == "begin" and change.verb in SWITCH_LATER
                 else "The new release is live and verified."
-                if change.phase == "spare"
-                else "status.yml says what is live."
+                if change.phase == "standby"
+                else "status.yml shows what is live."
             )
             lines.append(
                 f"{host}: the {change.verb} was interrupted in its phase “{change.phase}” and holds the host's lock. "
-                f"Run the same command again; it goes on from there. {live}"
+                f"Run the same command again; it continues from there. {live}"
             )
     return lines or ["Nothing was changed."]
 
 
 def inventory_files(sources: Iterable[str]) -> list[Path]:
-    """The YAML files of each inventory that Ansible reads: hosts, and variables of groups and hosts."""
+    """Return the YAML files of each inventory that Ansible reads: hosts, and variables of groups and hosts."""
     found: list[Path] = []
     for source in map(Path, sources):
-        # What is no file is a list of hosts, or mistyped; the folder that one is in has nothing to do with it.
+        # A source that is no path is a list of hosts, or mistyped; the current folder must not count as its folder.
         if not source.exists():
             continue
         folder = source if source.is_dir() else source.parent
@@ -186,9 +195,9 @@ def inventory_files(sources: Iterable[str]) -> list[Path]:
 
 
 def yaml_problems(files: Iterable[Path], read: Callable[[Path], str]) -> list[str]:
-    """A sentence for each file that is not YAML or holds no variables, with the line and what was expected there.
+    """Return a message for each file that is not YAML or contains no variables, with the place and the error.
 
-    :param read: the text of a file, decrypted where it is encrypted; raises AnsibleError or OSError where it cannot.
+    :param read: returns the decrypted text of a file, or raises AnsibleError or OSError.
     """
     found = []
     for path in files:
@@ -198,29 +207,29 @@ def yaml_problems(files: Iterable[Path], read: Callable[[Path], str]) -> list[st
             mark = error.problem_mark or error.context_mark
             place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
             began = error.context_mark
-            since = f" (it began in line {began.line + 1})" if began and mark and began.line != mark.line else ""
+            since = f" (the error began in line {began.line + 1})" if began and mark and began.line != mark.line else ""
             what = f"{error.context}: {error.problem}" if error.context else str(error.problem)
-            found.append(f"{path}{place}: this is not YAML, {what}{since}. Correct it, and run the same command again.")
+            found.append(
+                f"{path}{place}: this is not YAML, {what}{since}. Correct the file, and run the same command again."
+            )
         except (yaml.YAMLError, UnicodeError) as error:
             found.append(f"{path}: this is not YAML: {' '.join(str(error).split())}.")
         except AnsibleError:
-            found.append(f"{path} cannot be decrypted. Add --ask-vault-pass, and type the password of your vault.")
+            found.append(f"{path} cannot be decrypted. Add --ask-vault-pass, and type the vault's password.")
         except OSError:
-            # Ansible says itself what it cannot read.
+            # Ansible's own message names a file that cannot be read.
             continue
         else:
             if node is not None and not isinstance(node, yaml.MappingNode) and not node.tag.endswith(":null"):
-                found.append(f"{path}: this file must hold lines such as “name: value”, and holds something else.")
+                found.append(f"{path}: this file must contain lines such as “name: value”. Correct the file.")
             for mark in _unquoted(node):
                 place = f"{path}, line {mark.line + 1}, column {mark.column + 1}"
-                found.append(
-                    f"{place}: put quotation marks around {{{{ … }}}}. Correct it, and run the same command again."
-                )
+                found.append(f"{place}: put quotation marks around {{{{ … }}}}, and run the same command again.")
     return found
 
 
 def _unquoted(node: yaml.Node | None) -> list[yaml.Mark]:
-    """Places where a mapping is the name of a value, which is what YAML takes `{{ name }}` without marks for."""
+    """Return the places of `{{ name }}` without quotation marks, which YAML parses as a mapping for a key."""
     found: list[yaml.Mark] = []
     if isinstance(node, yaml.SequenceNode):
         for one in node.value:
@@ -232,7 +241,7 @@ def _unquoted(node: yaml.Node | None) -> list[yaml.Mark]:
 
 
 class CallbackModule(DefaultCallback):
-    """What Ansible tells while it runs, as lines for a person."""
+    """Ansible's events during a run, printed as lines for a sysadmin."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
@@ -259,14 +268,18 @@ class CallbackModule(DefaultCallback):
     # -- the run and its plays
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Called once. From here on an interruption is answered."""
+        """Count the plays, and print the state of the hosts if the run is interrupted from now on."""
         super().v2_playbook_on_start(playbook)
         self._plays = len(playbook.get_plays())
         self._loader = playbook._loader
         atexit.register(self._on_exit)
+        # Ansible runs each task in a process of its own, a copy of this one. Without this, each loads all filters and
+        # what they import: half of the CPU of restart.yml.
+        for plugins in (filter_loader, test_loader):
+            list(plugins.all())
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
-        """Which of how many, and its name; printed when a task of it is not skipped."""
+        """Prepare the play's heading; its first task that is not skipped prints it."""
         self._number += 1
         if self._verbose:
             super().v2_playbook_on_play_start(play)
@@ -276,7 +289,7 @@ class CallbackModule(DefaultCallback):
         self._heading = f"{self._number}/{self._plays} {play.get_name().strip()}{mode}"
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
-        """On a terminal the task that runs is shown until it ends."""
+        """Show the running task on a terminal until it ends."""
         self._task_began = time.monotonic()
         if self._verbose:
             super().v2_playbook_on_task_start(task, is_conditional)
@@ -285,32 +298,32 @@ class CallbackModule(DefaultCallback):
         self._pass(short_name(self._last_task_name or ""))
 
     def _print_task_banner(self, task: Any) -> None:
-        """What changed a file says its name before the difference."""
+        """Print the task's name above a file's diff only in verbose mode."""
         if self._verbose:
             super()._print_task_banner(task)
         else:
             self._last_task_banner = task._uuid
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
-        """As any other task."""
+        """Treat a handler as any other task."""
         self.v2_playbook_on_task_start(task, False)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Which file was included is for those who look for a fault."""
+        """Print included files in verbose mode only."""
         if self._verbose:
             super().v2_playbook_on_include(included_file)
 
     # -- results
 
     def v2_runner_on_start(self, host: Any, task: Any) -> None:
-        """Work that goes on without this machine is kept in mind."""
+        """Remember a job that continues on the host without the control node."""
         super().v2_runner_on_start(host, task)
         change = self._changes.setdefault(host.get_name(), Change())
         if task.action == "host_job":
             change.jobs.add(str(task.args.get("name", "work")))
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        """A line for what changed; the text of what has something to say."""
+        """Print a line for a change, and the message of a debug or assert task."""
         self._follow(result)
         if self._verbose:
             super().v2_runner_on_ok(result)
@@ -319,7 +332,7 @@ class CallbackModule(DefaultCallback):
         if isinstance(result.task, TaskInclude):
             return
         self._handle_warnings(result.result)
-        # A task that only asks what it would change, in a run that changes, has changed nothing.
+        # A task in check mode changes nothing, even in a run that is not in check mode.
         asked = result.task.check_mode and not context.CLIARGS.get("check")
         if result.is_changed() and not asked:
             verb = "would change: " if result.task.check_mode else ""
@@ -331,22 +344,22 @@ class CallbackModule(DefaultCallback):
                 self._display.display(f"          {self._label(result)}{line}")
 
     def v2_runner_retry(self, result: Any) -> None:
-        """A try that is followed by another one is for those who look for a fault."""
+        """Print retries in verbose mode only."""
         if self._verbose:
             super().v2_runner_retry(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        """The task says that something changed; items are for those who look for a fault."""
+        """Print items in verbose mode only; the task reports their changes."""
         if self._verbose:
             super().v2_runner_item_on_ok(result)
 
     def v2_runner_item_on_failed(self, result: Any) -> None:
-        """The task fails with it, and says why."""
+        """Print failed items in verbose mode only; the task reports their failure."""
         if self._verbose:
             super().v2_runner_item_on_failed(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Kept for the end; said at once where the play goes on to take something back."""
+        """Keep the message for the last lines; print it at once if a rescue follows."""
         self._follow(result)
         self._head()
         text = failure(result.result, result.task.action) or f"“{short_name(result.task_name)}” failed."
@@ -360,36 +373,36 @@ class CallbackModule(DefaultCallback):
             self._line(f"    failed: {self._title(result)}: {first}", constants.COLOR_ERROR)
 
     def v2_runner_on_skipped(self, result: Any) -> None:
-        """Work that was not begun does not go on."""
+        """Forget a job that was skipped."""
         self._follow(result)
         if self._verbose:
             super().v2_runner_on_skipped(result)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        """As a failure, with what to type, where the play has no sentence of its own for it."""
+        """Keep a message with advice, unless the play handles unreachable hosts itself."""
         self._head()
         if not result.task.ignore_unreachable:
             host, values = result.host.get_name(), result.host.vars
-            said = " ".join(failure(result.result).split()).rstrip(".")
+            message = " ".join(failure(result.result).split()).rstrip(".")
             advice = ssh_problem(
-                said,
+                message,
                 str(values.get("ansible_user") or ""),
                 str(values.get("ansible_host") or host),
                 values.get("ansible_port") or 22,
             )
-            self._failures[host] = f"{host} cannot be reached by SSH: {said}. {advice}"
+            self._failures[host] = f"{host} cannot be reached by SSH: {message}. {advice}"
         if self._verbose:
             super().v2_runner_on_unreachable(result)
 
     def v2_playbook_on_no_hosts_remaining(self) -> None:
-        """The last line says why."""
+        """Print Ansible's message in verbose mode only; the last lines have the cause."""
         if self._verbose:
             super().v2_playbook_on_no_hosts_remaining()
 
     # -- the end
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """The recap, and below it what the run came to."""
+        """Print the recap and the last lines."""
         self._ended = True
         self._clear()
         hosts = sorted(host for host in stats.processed if host != "localhost")
@@ -402,7 +415,7 @@ class CallbackModule(DefaultCallback):
                 self._display.display(f"{host} : {_counts(stats.summarize(host))}", color=_color(stats.summarize(host)))
             self._display.display(f"{clock(time.monotonic() - self._began)} minutes")
             self._display.display("")
-        # What was rescued to the end is no failure of the run.
+        # A failure that a rescue handled is no failure of the run.
         failures = {
             host: text for host, text in self._failures.items() if stats.failures.get(host) or stats.dark.get(host)
         }
@@ -418,7 +431,7 @@ class CallbackModule(DefaultCallback):
             self._display.display("Interrupted.", color=constants.COLOR_ERROR)
             lines = interrupted({host: one for host, one in self._changes.items() if host != "localhost"})
         else:
-            # Ansible gave up, mostly over a file that it could not read, and names neither the file nor the line.
+            # Ansible stopped, mostly because of a file that it could not parse, and names neither file nor line.
             files = inventory_files(context.CLIARGS.get("inventory") or ())
             lines = yaml_problems(files, lambda path: self._loader.get_text_file_contents(str(path)))
         for line in lines:
@@ -426,7 +439,7 @@ class CallbackModule(DefaultCallback):
 
     @staticmethod
     def _was_interrupted() -> bool:
-        # Ansible restores the default handler when it is interrupted, and only then.
+        # Ansible restores the default handler only when it is interrupted.
         import signal
 
         return signal.getsignal(signal.SIGINT) is signal.SIG_DFL
@@ -434,12 +447,12 @@ class CallbackModule(DefaultCallback):
     # -- helpers
 
     def _follow(self, result: Any) -> None:
-        """Remember how far the host's change is."""
+        """Record lock, phase and jobs of the host's change."""
         change = self._changes.setdefault(result.host.get_name(), Change())
         arguments = result.task_fields.get("args") or {}
         if result.task.action == "host_job":
             change.jobs.discard(str(arguments.get("name", "work")))
-        if result.task.action != "host_change" or result.is_failed() or result.is_skipped():
+        if result.task.action != "host_lock" or result.is_failed() or result.is_skipped():
             return
         state = arguments.get("state")
         if state == "begin":
@@ -453,7 +466,7 @@ class CallbackModule(DefaultCallback):
         return f"{self._label(result)}{short_name(result.task_name)}"
 
     def _label(self, result: Any) -> str:
-        """The host's name, where the play has several."""
+        """Return the host's name as a prefix; empty when the run has one host."""
         return f"[{result.host.get_name()}] " if len(self._changes.keys() - {"localhost"}) > 1 else ""
 
     def _duration(self) -> str:
@@ -470,7 +483,7 @@ class CallbackModule(DefaultCallback):
         self._display.display(f"{clock(time.monotonic() - self._began):>5} {text}", color=color)
 
     def _pass(self, text: str) -> None:
-        """Show what runs, on a terminal, until the next line takes its place."""
+        """Show a text on a terminal until the next line replaces it."""
         if sys.stdout.isatty():
             columns = os.get_terminal_size(sys.stdout.fileno()).columns
             line = f"{clock(time.monotonic() - self._began):>5}     {text} …"

@@ -1,4 +1,4 @@
-"""Reads the compose file of an old place: where its rows and files are, and what belongs into our settings."""
+"""Reads the compose file of an existing installation: where its database and files are, and its settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SETTINGS = {
 # Where the original keeps things inside of its container.
 UPLOADS = "/app/uploads"
 DEFAULT_DATABASE = "sqlite:////app/db/main.db"
-# As the original reads it (SQLAlchemy's make_url): a password may hold whatever is no @, slashes included.
+# As the original reads it (SQLAlchemy's make_url): a password may contain everything but @, slashes included.
 ADDRESS = re.compile(
     r"^postgres(?:ql)?(?:\+\w+)?://(?:(?P<user>[^:/@]*)(?::(?P<password>[^@]*))?@)?(?P<where>[^?]*)(?:\?.*)?$"
 )
@@ -39,8 +39,8 @@ def compose_files(text: str, folder: str) -> list[str]:
     return list(dict.fromkeys(files))
 
 
-def compose_old_place(text: str, folder: str, files: Mapping[str, str]) -> dict[str, Any]:
-    """`text | compose_old_place('/srv/scratch', {'/srv/scratch/.env': '…'})` → database, uploads, settings, and a note.
+def compose_source(text: str, folder: str, files: Mapping[str, str]) -> dict[str, Any]:
+    """`text | compose_source('/srv/scratch', {'/srv/scratch/.env': '…'})` → database, uploads, settings, and a note.
 
     :param files: what `compose_files` named, by path; those that are not there are left out.
     """
@@ -50,8 +50,10 @@ def compose_old_place(text: str, folder: str, files: Mapping[str, str]) -> dict[
         environment = {**_from_files(service, folder, files), **_environment(service)}
         environment = {name: _filled_in(value, variables) for name, value in environment.items()}
         if "OAUTH_CLIENT_ID" in environment or "DATABASE_URI" in environment:
-            return _old_place(service, environment, folder, variables)
-    return {"note": "No service of the compose file is told OAUTH_CLIENT_ID or DATABASE_URI; it is another program's."}
+            return _source(service, environment, folder, variables)
+    return {
+        "note": "No service in the compose file has OAUTH_CLIENT_ID or DATABASE_URI, so it belongs to another program."
+    }
 
 
 def without_password(address: str) -> str:
@@ -84,7 +86,7 @@ def _services(text: str) -> dict[str, dict[str, Any]]:
     return {name: one for name, one in (services or {}).items() if isinstance(one, dict)}
 
 
-def _old_place(
+def _source(
     service: Mapping[str, Any], environment: Mapping[str, str], folder: str, variables: Mapping[str, str]
 ) -> dict[str, Any]:
     places, volumes = _mounts(service, folder, variables)
@@ -98,7 +100,7 @@ def _old_place(
     if not uploads and UPLOADS in volumes:
         place = volumes[UPLOADS]
         where = (
-            f"{place}, a folder in somebody's home"
+            f"{place}, a folder in a user's home"
             if place.startswith("~")
             else f"the volume {place}; `docker volume inspect` says where that is (Mountpoint)"
         )
@@ -161,7 +163,7 @@ def _mounts(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Places in the container: those that are folders of the host, and those that are volumes.
 
-    A folder in the home of whoever ran Compose is among the volumes: whose home that was is not known here.
+    A folder below ~ is among the volumes: which user ran Compose is not known here.
     """
     places, volumes = {}, {}
     for one in service.get("volumes") or []:
@@ -192,7 +194,7 @@ class FilterModule:
         """Name the filters of this file."""
         return {
             "compose_files": compose_files,
-            "compose_old_place": compose_old_place,
+            "compose_source": compose_source,
             "pgpass_line": pgpass_line,
             "settings_that_differ": settings_that_differ,
             "without_password": without_password,

@@ -1,4 +1,4 @@
-"""Gives playbooks the digest of a build context, for tags; plugins/module_utils/build_context.py does the work."""
+"""Filter for the digest of a build context, for image tags; plugins/module_utils/build_context.py computes it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ansible.errors import AnsibleFilterError
 
-# Ansible hands its module_utils setting to modules only; a filter finds the same folder by its own place.
+# Ansible uses its module_utils setting for modules only; a filter finds the folder relative to itself.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
 
 from build_context import BuildContextError, digest
 
 
 def build_context_digest(path: str, extra: list[str] | None = None) -> str:
-    """`'docker/app' | build_context_digest([base])` → 12 hexadecimal digits; `extra` is what else it depends on."""
+    """`'docker/app' | build_context_digest([base])` → 12 hexadecimal digits; they also depend on the texts `extra`."""
     try:
         return digest(path, [str(text) for text in extra or []])
     except (BuildContextError, OSError) as problem:
@@ -23,8 +23,8 @@ def build_context_digest(path: str, extra: list[str] | None = None) -> str:
 
 
 class FilterModule:
-    """What Ansible asks a filter file for."""
+    """The class that Ansible loads from a filter plugin."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
-        """Name the filters of this file."""
+        """Return the filters of this file by name."""
         return {"build_context_digest": build_context_digest}

@@ -1,31 +1,36 @@
-"""Says what a role manages on a host, and which digits stand for all that it would do there, without running it."""
+"""Returns what a role manages on a host, and the digest of all that it would do there, without running it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible import context
-from ansible.errors import AnsibleError, AnsibleLookupError
-from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.errors import AnsibleLookupError
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.lookup import LookupBase
 from ansible.utils.vars import load_extra_vars
 
+# Ansible hands its module_utils setting to modules only; a lookup finds the same folder by its own place.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "module_utils"))
+
+from preflight.rules import options_by_name
+from preflight.settings import typed
+
 DOCUMENTATION = r"""
 name: role
-short_description: What roles manage, the digests of what they want, or what they refuse
+short_description: What roles manage, or the digests of what they want
 description:
-  - A role that manages something says what in its variable C(__<role>_managed); the keys that are read on the host are
-    described in plugins/module_utils/host_survey.py. Two more are for here. C(points) names entry points beside
-    C(main) whose options count, C(sources) files on the control node whose content does.
+  - The variable C(__<role>_managed) lists what a role manages. plugins/module_utils/host_survey.py describes the keys
+    that are read on the host. This lookup reads two more. C(points) names entry points beside C(main) whose options
+    count. C(sources) names files on the control node whose content counts.
   - The digest changes with the role's own files, those of the role C(container), our plugins, the pinned tools, the
     values of all options of the entry points, and the sources.
-  - What a role refuses is a list of sentences in its variables C(__<role>_problems), about settings alone, and
-    C(__<role>_host_problems), about the host as it was surveyed; C(__<role>_host_warnings) refuse nothing.
 options:
   _terms:
     description: Names of roles.
@@ -33,12 +38,8 @@ options:
   want:
     description: What is asked of the roles.
     type: str
-    choices: [managed, digest, problems, host_problems, host_warnings]
+    choices: [managed, digest]
     required: true
-  lenient:
-    description: Problems of a role that cannot be worked out are left out, because some setting is known to be wrong.
-    type: bool
-    default: false
 author:
   - The Scratch4School deployment project
 """
@@ -50,8 +51,7 @@ host_managed: "{{ lookup('role', 'database', 'proxy', want='managed') }}"
 RETURN = r"""
 _raw:
   description: >-
-    One dictionary, role to what was wanted of it; roles that manage nothing are left out. Of problems and warnings one
-    list, those of all roles.
+    One dictionary, role to what was wanted of it; roles that manage nothing are left out.
   type: list
 """
 
@@ -80,10 +80,7 @@ class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """See RETURN."""
         self.set_options(var_options=variables, direct=options)
-        want = self.get_option("want")
-        if want not in ("managed", "digest"):
-            return [self._sentences(terms, want, variables or {})]
-        digest = want == "digest"
+        digest = self.get_option("want") == "digest"
         ours = (
             tree_digest([ROOT / "plugins", ROOT / "roles" / "container", ROOT / "requirements.lock"]) if digest else ""
         )
@@ -94,19 +91,6 @@ class LookupModule(LookupBase):
             if managed:
                 answer[role] = self._digest(ours, values, managed) if digest else managed
         return [answer]
-
-    def _sentences(self, roles: Iterable[str], want: str, variables: Mapping[str, Any]) -> list[str]:
-        said: list[str] = []
-        failed: list[AnsibleError] = []
-        for role in roles:
-            try:
-                said += _Values(self, ROOT / "roles" / role, variables).get(f"__{role}_{want}", [])
-            except AnsibleError as problem:
-                failed.append(problem)
-        # What one role refuses is what another one could not work with, such as an address that is none.
-        if failed and (not (said or self.get_option("lenient")) or want == "host_warnings"):
-            raise failed[0]
-        return said
 
     def load(self, path: Path) -> dict[str, Any]:
         """A YAML file of ours, whose templates may be worked out."""
@@ -143,8 +127,13 @@ class _Values:
     def __init__(self, lookup: LookupModule, folder: Path, variables: Mapping[str, Any]) -> None:
         self.folder = folder
         self._lookup = lookup
+        # The fast reader, because nothing in argument specs is a template.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         specs = folder / "meta" / "argument_specs.yml"
-        self._specs: dict[str, Any] = lookup.load(specs).get("argument_specs", {})
+        self._specs: dict[str, Any] = (
+            yaml.load(specs.read_text(), Loader=loader)["argument_specs"] if specs.is_file() else {}
+        )
+        self._options = options_by_name(self._specs.values())
         self._seen = {
             **lookup.load(folder / "defaults" / "main.yml"),
             **variables,
@@ -156,17 +145,13 @@ class _Values:
         }
 
     def options(self, points: Iterable[str]) -> list[str]:
-        """Names of the options of these entry points."""
-        return sorted({name for point in points for name in self._specs[point].get("options") or {}})
+        """Names of the settings of these entry points; facts of other roles, such as host_survey, are no settings."""
+        names = {name for point in points for name in self._specs[point].get("options") or {}}
+        return sorted(name for name in names if name.startswith(f"{self.folder.name}_"))
 
     def typed(self, name: str) -> Any:
         """The option's value; `-e name=16`, which arrives as a text, is the number 16."""
-        value = self.get(name)
-        points = [spec.get("options") or {} for spec in self._specs.values()]
-        kinds = {options[name].get("type", "str") for options in points if name in options}
-        if kinds == {"int"} and isinstance(value, str) and value.strip().lstrip("-").isdigit():
-            return int(value)
-        return boolean(value) if kinds == {"bool"} and isinstance(value, str) else value
+        return typed(self.get(name), self._options.get(name, {}))
 
     def get(self, name: str, default: Any = None) -> Any:
         """The variable's value, templates worked out."""

@@ -1,4 +1,4 @@
-"""Decides which files of a Docker build context count: image tags, and what is sent to the host, follow from them."""
+"""Lists, digests and packs the files of a Docker build context; image tags depend on the digest."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-# Docker itself sends these two whatever .dockerignore says, because the builder reads them.
+# Docker sends these two even if .dockerignore names them, because the builder reads them.
 ALWAYS_SENT = frozenset({"Dockerfile", ".dockerignore"})
 
 
 class BuildContextError(ValueError):
-    """The context cannot be read as asked; the text is a sentence for the operator."""
+    """The build context cannot be read; the text is a message for the sysadmin."""
 
 
 def ignore_rules(text: str) -> list[re.Pattern[str]]:
-    """Turn the text of a .dockerignore into patterns for paths relative to the context, with `/` between the parts.
+    """Translate the text of a .dockerignore to patterns for paths relative to the context, with `/` between the parts.
 
-    The subset: comments (`#`), plain paths, and the globs `*`, `?`, `[…]` and `**`. As with Docker, a pattern is
-    anchored at the context (`*.pyc` is about the top folder, `**/*.pyc` about all), and what matches a folder takes
-    everything below it away.
+    Supported are comments (`#`), plain paths, and the globs `*`, `?`, `[…]` and `**`. As in Docker, a pattern is
+    anchored at the context: `*.pyc` matches in the top folder, `**/*.pyc` in all folders. A pattern that matches a
+    folder excludes all files below it.
 
-    :raises BuildContextError: for `!` exceptions. Their meaning depends on the order of the lines and on the folders
-        above, and a digest that read them differently from Docker would let an image go stale unseen.
+    :raises BuildContextError: for `!` exceptions. Their meaning depends on the order of the lines and on the parent
+        folders. If the digest read them differently from Docker, a changed file could leave the tag unchanged.
     """
     rules = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -49,7 +49,7 @@ def ignore_rules(text: str) -> list[re.Pattern[str]]:
 
 
 def _compile(parts: list[str]) -> re.Pattern[str]:
-    """Translate the parts of one pattern; fnmatch is of no use, because its `*` crosses slashes."""
+    """Translate the parts of one pattern. Not with fnmatch, because its `*` matches slashes."""
     expression = ""
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
@@ -80,11 +80,11 @@ def _compile_part(part: str) -> str:
 
 
 def context_files(path: str | os.PathLike[str]) -> list[str]:
-    """Return the relative paths of the files that count, sorted by code point, so that no locale changes the order.
+    """Return the relative paths of the files that Docker sends, sorted by code point, independent of the locale.
 
-    Symbolic links count as links and are not followed. Empty folders do not count, as in git.
+    Symbolic links are listed as links and are not followed. Empty folders are not listed, as in git.
 
-    :raises BuildContextError: when the folder or its Dockerfile is missing, or something is neither file nor link.
+    :raises BuildContextError: when the folder or its Dockerfile is missing, or an entry is no file, folder or link.
     """
     root = Path(path)
     if not root.is_dir():
@@ -110,9 +110,9 @@ def _walk(root: Path, below: str, rules: list[re.Pattern[str]]) -> Iterator[str]
 
 
 def digest(path: str | os.PathLike[str], extra: Iterable[str] = ()) -> str:
-    """Return 12 hexadecimal digits that change just when names, executable bits or contents of files, or `extra`, do.
+    """Return 12 hexadecimal digits that depend on names, executable bits and contents of the files, and on `extra`.
 
-    Owners, times and the other mode bits stay out: they differ between two checkouts of the same commit.
+    Owners, times and the other mode bits are excluded, because they differ between two checkouts of the same commit.
     """
     root = Path(path)
     total = hashlib.sha256()
@@ -127,7 +127,7 @@ def digest(path: str | os.PathLike[str], extra: Iterable[str] = ()) -> str:
 
 
 def _feed(total: hashlib._Hash, *fields: bytes) -> None:
-    """Add fields with their lengths, so that moving a byte from one field to its neighbour is a change."""
+    """Add fields with their lengths, so that a byte that moves from one field to the next changes the digest."""
     for field in fields:
         total.update(f"{len(field)}:".encode())
         total.update(field)
@@ -141,7 +141,7 @@ def _kind_and_content(file: Path) -> tuple[bytes, bytes]:
 
 
 def archive(path: str | os.PathLike[str], *, compress: bool) -> bytes:
-    """Return a tar archive of the context, the same bytes for the same files: owner root, time zero, 0755 or 0644."""
+    """Return a tar archive of the context, with the same bytes for the same files: owner root, time 0, 0755 or 0644."""
     root = Path(path)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -163,7 +163,7 @@ def archive(path: str | os.PathLike[str], *, compress: bool) -> bytes:
 
 
 def _with_folders(files: list[str]) -> Iterator[str]:
-    """Name each folder, with a trailing slash, before the first file in it: unpacked folders then have known modes."""
+    """Yield each folder, with a trailing slash, before the first file in it, so that the archive sets its mode."""
     seen: set[str] = set()
     for file in files:
         for folder in reversed(PurePosixPath(file).parents[:-1]):

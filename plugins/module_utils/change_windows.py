@@ -14,7 +14,7 @@ _WINDOW = re.compile(r"(?P<days>[A-Za-z,\- ]+?)\s+(?P<begin>\d{1,2}:\d{2})\s*-\s
 
 
 class ChangeWindowError(ValueError):
-    """A window is not written as it must be; the text is a sentence for the operator."""
+    """A window is not written as it must be; the text says how to write it."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def parse(text: str) -> Window:
 
 
 def problem(windows: object, moment: datetime, zone: str = "") -> str:
-    """The sentence with which a change at this moment is refused; '' when it may go on, as always without windows.
+    """Why a change at this moment is refused; '' when it may go on, as always without windows.
 
     :param moment: the time of day on the host, by its own clock.
-    :param zone: what the host calls the zone of that clock; the sentence says it.
+    :param zone: what the host calls the zone of that clock; the message names it.
     :raises ChangeWindowError: when one of them cannot be read, whatever the moment.
     """
     if isinstance(windows, str) or not isinstance(windows, Iterable):
@@ -71,7 +71,7 @@ def problem(windows: object, moment: datetime, zone: str = "") -> str:
         return ""
     return (
         f"It is {DAYS[moment.weekday()]} {moment:%H:%M} {zone or 'local time'} there, and change_windows allows "
-        f"changes only at {' and '.join(texts)}. Wait, or say -e change_forced=true."
+        f"changes only at {' and '.join(texts)}. Wait, or add -e change_forced=true."
     )
 
 

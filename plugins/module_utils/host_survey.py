@@ -1,8 +1,8 @@
-"""Looks at everything on a host that a change must know before it begins, in one go.
+"""Collects the facts about a host that preflight needs, in one module call.
 
-A question of Ansible's own costs about half a second, and a deploy has eighty to ask. This file asks the kernel, the
-engine's socket and the application's socket directly. It changes nothing, needs no package beside Python's own library,
-and runs on any Python since 3.10.
+A task of Ansible costs about half a second, and a deploy has eighty questions. This file asks the kernel, the engine's
+socket and the application's socket directly. It changes nothing, needs only Python's own library, and runs on a host on
+which nothing is installed yet.
 """
 
 from __future__ import annotations
@@ -12,75 +12,42 @@ import http.client
 import json
 import os
 import re
-import socket
 import ssl
 import stat
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-ENGINE_SOCKET = "/var/run/docker.sock"
+from .scratch4school_host import audit_log, docker, locking
+from .scratch4school_host.docker import Engine
+from .scratch4school_host.files import read_json, write_json
+from .scratch4school_host.machine import memory
+from .scratch4school_host.processes import TIMED_OUT, execute
+from .scratch4school_host.slots.readiness import ask as ask_readiness
+from .scratch4school_host.slots.state import live_slot
+from .scratch4school_host.systemd import next_run, unit_state
+
 AUTHORITIES = "/usr/local/share/ca-certificates"
 OURS = "scratch4school"
+# What the names of our containers begin with.
+PREFIX = f"{OURS}-"
 UNITS = "/etc/systemd/system"
+RECORDED = "recorded_state.json"
 
-# The journal only grows; what a change asks of it stands in its last lines.
-JOURNAL_BYTES = 64 * 1024
+# The audit log only grows; the lines that a change needs are its last ones.
+AUDIT_LOG_BYTES = 64 * 1024
 
 # Seconds that a question may take before its answer counts as none.
 PATIENCE = 10
-REACH_PATIENCE = 3
+URL_PATIENCE = 3
 KEY_SET_BYTES = 1 << 20
 TOKEN_QUESTION = b"grant_type=authorization_code"
 SIZES_PATIENCE = 1.0
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket: the engine's, or that of the application's slot."""
-
-    def __init__(self, path: str, timeout: float = PATIENCE) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Called by http.client before the first request."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class Engine:
-    """Docker's own interface, of which we only ever ask."""
-
-    def __init__(self, path: str = ENGINE_SOCKET) -> None:
-        self._path = path
-
-    def get(self, path: str) -> Any:
-        """The engine's answer; None when there is no engine, or no such thing."""
-        connection = UnixConnection(self._path)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-            return json.loads(body) if answer.status == 200 else None
-        except (OSError, ValueError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-
-    def containers(self) -> dict[str, dict[str, Any]]:
-        """Every container of ours as the engine describes it, by name."""
-        described = [
-            self.get(f"/containers/{one['Id']}/json")
-            for one in self.get("/containers/json?all=1") or []
-            if any(name.startswith(f"/{OURS}-") for name in one["Names"])
-        ]
-        return {one["Name"].lstrip("/"): one for one in described if one}
 
 
 def system(text: str) -> dict[str, str]:
@@ -89,15 +56,6 @@ def system(text: str) -> dict[str, str]:
     return {
         "distribution": fields.get("NAME", "an unknown system").removesuffix(" GNU/Linux"),
         "version": fields.get("VERSION_ID", "").strip(),
-    }
-
-
-def memory(text: str) -> dict[str, int]:
-    """Megabytes of memory that there are, and that a new process could have, from the text of /proc/meminfo."""
-    kilobytes = dict(re.findall(r"^(\w+):\s+(\d+) kB$", text, flags=re.MULTILINE))
-    return {
-        name: int(kilobytes.get(key, 0)) // 1024
-        for name, key in (("total_mb", "MemTotal"), ("available_mb", "MemAvailable"))
     }
 
 
@@ -128,6 +86,49 @@ def file_system(path: str, mounts: str) -> str:
     return found
 
 
+def folder(path: str, user: int, group: int, data_directory: str) -> dict[str, Any]:
+    """What is asked of a folder to which a container is to write.
+
+    * `answers`: false for a share whose server is silent
+    * `is_folder`, `free_mb`
+    * `writable`: for the user with that group and no other, whatever the rights of the folders above
+    * `on_data_disk`: its file system is that of `data_directory`
+    """
+    nothing = {"answers": True, "is_folder": False, "writable": False, "free_mb": 0, "on_data_disk": False}
+    try:
+        # In a process of its own, which can be killed: a share whose server is silent would block this process forever.
+        ended = subprocess.run(["test", "-d", path], check=False, timeout=PATIENCE)
+    except (OSError, subprocess.SubprocessError):
+        return {**nothing, "answers": False}
+    if ended.returncode:
+        return nothing
+    return {
+        "answers": True,
+        "is_folder": True,
+        "writable": _may_write(path, user, group),
+        "free_mb": free_mb(path),
+        "on_data_disk": os.stat(path).st_dev == os.stat(nearest(data_directory)).st_dev,
+    }
+
+
+def _may_write(path: str, user: int, group: int) -> bool:
+    """Whether the user could make a file in the folder. The kernel is asked, because a share has rules of its own."""
+    try:
+        # As the folder's own working directory, because a bind mount passes by the folders above it.
+        ended = subprocess.run(
+            ["test", "-w", ".", "-a", "-x", "."],
+            cwd=path,
+            user=user,
+            group=group,
+            extra_groups=[],
+            check=False,
+            timeout=PATIENCE,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return ended.returncode == 0
+
+
 def size_mb(path: str, deadline: float) -> int | None:
     """Megabytes that the files below a folder take; None when they are too many to be counted in time."""
     total, folders = 0, [path]
@@ -141,7 +142,7 @@ def size_mb(path: str, deadline: float) -> int | None:
                 else:
                     total += entry.stat(follow_symlinks=False).st_blocks * 512
         except OSError:
-            # It went while we looked, or never was.
+            # It was removed meanwhile, or never existed.
             continue
     return total // 2**20
 
@@ -156,7 +157,7 @@ def authorities(folder: str = AUTHORITIES) -> list[str]:
 
 
 def port_holders(listening: str, ports: Iterable[int], own: Iterable[int]) -> dict[str, str]:
-    """Who holds each port, as a name for people: '' is nobody, `ours` our own proxy.
+    """Which program uses each port: '' is none, `ours` is our own proxy.
 
     :param listening: what `ss --listening --tcp --numeric --processes --no-header` prints.
     :param own: ports that our proxy publishes.
@@ -186,55 +187,22 @@ def summary(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def ready(socket_directory: str, slot: str) -> dict[str, Any]:
-    """What the serving slot answers when it is asked whether a save would succeed."""
-    nothing = {"ok": False, "release": "", "schema": "", "last_login": ""}
-    if not slot:
-        return {**nothing, "error": "no slot serves"}
-    connection = UnixConnection(f"{socket_directory}/{slot}/gunicorn.sock")
-    try:
-        connection.request("GET", "/readyz")
-        answer = connection.getresponse()
-        said = json.loads(answer.read())
-        return {
-            "ok": answer.status == 200,
-            "release": said.get("release") or "",
-            "schema": said.get("schema") or "",
-            "last_login": said.get("last_login") or "",
-            "error": said.get("error") or "",
-        }
-    except (OSError, ValueError, AttributeError, http.client.HTTPException) as problem:
-        return {**nothing, "error": str(problem)}
-    finally:
-        connection.close()
-
-
-def slot(socket_directory: str) -> str:
-    """The slot that the proxy's link names; '' before the first release."""
-    try:
-        return os.path.basename(os.readlink(f"{socket_directory}/current"))
-    except OSError:
-        return ""
-
-
-def provider(urls: Iterable[str], posted: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+def provider(urls: Iterable[str], by_post: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
     """What each address of the identity provider answers, asked side by side.
 
-    Those in `posted` are asked by POST: a token address takes nothing else (RFC 6749, 3.2). It answers a
+    Those in `by_post` are asked by POST: a token address takes nothing else (RFC 6749, 3.2). It answers a
     request without client and code with 400 or 401.
 
-    `status` is the HTTP status, 0 without an answer; `problem` says why there was none; `keys` counts the keys of the
-    set that was answered (RFC 7517), 0 where the answer is none.
+    `status` is the HTTP status, 0 without an answer, and `problem` is the reason. `keys` is the number of keys in the
+    answer, 0 if the answer is no key set (RFC 7517).
     """
 
-    posted = set(posted)
+    by_post = set(by_post)
 
     def ask(url: str) -> dict[str, Any]:
         try:
-            request = urllib.request.Request(url, TOKEN_QUESTION if url in posted else None, {"User-Agent": OURS})
-            with urllib.request.urlopen(
-                request, timeout=REACH_PATIENCE, context=ssl.create_default_context()
-            ) as answer:
+            request = urllib.request.Request(url, TOKEN_QUESTION if url in by_post else None, {"User-Agent": OURS})
+            with urllib.request.urlopen(request, timeout=URL_PATIENCE, context=ssl.create_default_context()) as answer:
                 return {"status": answer.status, "problem": "", "keys": key_count(answer.read(KEY_SET_BYTES))}
         except urllib.error.HTTPError as answer:
             answer.close()
@@ -256,13 +224,13 @@ def key_count(body: bytes) -> int:
     return sum(isinstance(key, dict) and bool(key.get("kty")) for key in keys) if isinstance(keys, list) else 0
 
 
-def calendar_error(hour: str) -> str:
+def calendar_error(schedule: str) -> str:
     """Why systemd would never run a timer of that time; '' when it would, or cannot be asked."""
     try:
-        ended = subprocess.run(
-            ["systemd-analyze", "calendar", "--", hour], capture_output=True, text=True, check=False, timeout=PATIENCE
-        )
-    except (OSError, subprocess.SubprocessError):
+        ended = execute(["systemd-analyze", "calendar", "--", schedule], PATIENCE)
+    except OSError:
+        return ""
+    if ended.returncode == TIMED_OUT:
         return ""
     lines = (ended.stderr or ended.stdout).strip().splitlines()
     if ended.returncode:
@@ -289,20 +257,11 @@ def text(path: str | os.PathLike[str], last_bytes: int | None = None) -> str:
     return content.decode("utf-8", "replace")
 
 
-def loaded_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A file that holds a JSON object; an empty one where there is none, or a power cut tore it."""
-    try:
-        content = json.loads(text(path))
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def run(argv: Sequence[str]) -> str | None:
     """What a command prints; None when it fails, is not there or takes too long."""
     try:
-        ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PATIENCE)
-    except (OSError, subprocess.SubprocessError):
+        ended = execute(argv, PATIENCE)
+    except OSError:
         return None
     return ended.stdout if ended.returncode == 0 else None
 
@@ -322,14 +281,22 @@ class Observer:
     * `networks`: the engine's;
     * `asks`: commands in a container whose answer is state; one that is `empty` must answer nothing.
 
-    Other keys are for others: `survey` reads `disks`, `sizes`, `files`, `calendars` and `programs`, the lookup `role`
-    `points` and `sources`.
+    Other keys are for others: `survey` reads `files`, the lookup `role` `points` and `sources`. The digest of a role
+    depends on all of them, also on one that no program reads.
     """
 
-    def __init__(self, engine: Engine, containers: Mapping[str, Mapping[str, Any]], root: str = "/") -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        containers: Mapping[str, Mapping[str, Any]],
+        root: str = "/",
+        silent: Collection[str] = (),
+    ) -> None:
+        """`silent` are folders that do not answer; reading one would block forever."""
         self._engine = engine
         self._containers = containers
         self._root = root.rstrip("/")
+        self._silent = silent
 
     def facts(self, managed: Mapping[str, Any]) -> dict[str, str]:
         """Hexadecimal digits by what they are of, such as `container scratch4school-proxy`.
@@ -357,6 +324,8 @@ class Observer:
         return {name: digest(fact) if fact is not None else "" for name, fact in found.items()}
 
     def _place(self, path: str) -> str | None:
+        if path in self._silent:
+            return None
         try:
             found = os.lstat(self._root + path)
         except OSError:
@@ -427,7 +396,8 @@ class Observer:
         return network and f"{network['Id']} {network['Driver']}"
 
     def _ask(self, question: Mapping[str, Any]) -> str | None:
-        answer = run(["docker", "exec", question["container"], *question["argv"]])
+        ended = docker.ask("exec", question["container"], *question["argv"], seconds=PATIENCE)
+        answer = ended.stdout if ended.returncode == 0 else None
         return None if question.get("empty") and answer else answer
 
 
@@ -435,7 +405,7 @@ def _gone_is_none(question: Callable[[Any], str | None], one: Any) -> str | None
     try:
         return question(one)
     except OSError:
-        # It went while we looked.
+        # It was removed meanwhile.
         return None
 
 
@@ -444,65 +414,40 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def unit_state(name: str) -> dict[str, str]:
-    """What systemd says of a unit; NextElapseUSecRealtime is empty for a timer that has no next run."""
-    keys = "LoadState,UnitFileState,ActiveState,SubState,NeedDaemonReload,NextElapseUSecRealtime"
-    said = run(["systemctl", "show", f"--property={keys}", name]) or ""
-    return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-
-
-def next_run(said: Mapping[str, str]) -> str:
-    """When a timer runs next, of what `unit_state` says; '' for never.
-
-    While its work is under way, or waits for the lock of a deploy, systemd may know no hour yet: it reads the file anew
-    at a `daemon-reload`, and works the hour out when the work has ended.
-    """
-    return said.get("NextElapseUSecRealtime") or ("runs now" if said.get("SubState") == "running" else "")
-
-
 def observe(
-    engine: Engine, containers: Mapping[str, Any], managed: Mapping[str, Mapping[str, Any]]
+    engine: Engine,
+    containers: Mapping[str, Any],
+    managed: Mapping[str, Mapping[str, Any]],
+    silent: Collection[str] = (),
 ) -> dict[str, dict[str, str]]:
-    """The facts of every role's state, the roles asked side by side."""
-    observer = Observer(engine, containers)
+    """The facts of every role's state, the roles asked side by side; `silent` are folders that do not answer."""
+    observer = Observer(engine, containers, silent=silent)
     with ThreadPoolExecutor(max_workers=4) as pool:
         return dict(zip(managed, pool.map(observer.facts, managed.values()), strict=True))
 
 
-def stamp(
+def record(
     path: str | os.PathLike[str], desired: Mapping[str, str], observed: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    """Write down that these roles ran to their end, and what they left; what cannot be stamped is forgotten.
+    """Record that these roles ended well, and what they left; a role with something missing is forgotten.
 
-    For root alone: the digests are made of secrets too.
+    Only root may read the file: the digests are made of secrets, too.
     """
-    settled = loaded_json(path)
-    for role, wanted in desired.items():
-        settled.pop(role, None)
+    recorded = read_json(path)
+    for role, digest_of_settings in desired.items():
+        recorded.pop(role, None)
         if observed.get(role) and all(observed[role].values()):
-            settled[role] = {"desired": wanted, "observed": dict(observed[role])}
-    return _write_stamps(Path(path), settled)
+            recorded[role] = {"desired": digest_of_settings, "observed": dict(observed[role])}
+    write_json(path, recorded, mode=0o600)
+    return recorded
 
 
-def void(path: str | os.PathLike[str], roles: Iterable[str]) -> None:
-    """Forget what these roles left, because they are about to change it; a run that is cut short leaves no record."""
-    settled = loaded_json(path)
-    kept = {role: record for role, record in settled.items() if role not in set(roles)}
-    if kept != settled:
-        _write_stamps(Path(path), kept)
-
-
-def _write_stamps(path: Path, settled: dict[str, Any]) -> dict[str, Any]:
-    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(settled, file, indent=2, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    return settled
+def forget(path: str | os.PathLike[str], roles: Iterable[str]) -> None:
+    """Forget what these roles left, because they are about to change it; an interrupted run leaves no record."""
+    recorded = read_json(path)
+    kept = {role: state for role, state in recorded.items() if role not in set(roles)}
+    if kept != recorded:
+        write_json(path, kept, mode=0o600)
 
 
 def survey(
@@ -512,32 +457,45 @@ def survey(
     ledger: str,
     change_directory: str,
     ports: Sequence[int] = (),
-    reach: Sequence[str] = (),
-    posted: Sequence[str] = (),
+    required_urls: Sequence[str] = (),
+    required_urls_by_post: Sequence[str] = (),
+    questions: Mapping[str, Sequence[Any]] | None = None,
     managed: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Ask all questions, those that wait for somebody side by side.
+    """Ask all questions, those that wait for an answer side by side.
 
-    Roles name in `managed` what else they need to know: `disks` (paths whose free megabytes and kind of file system
-    count), `sizes` (folders), `files` (paths that may or may not exist), `calendars` (texts that systemd should read as
-    times) and `programs` (names that the shell should find).
+    Rules of preflight add `questions`:
+
+    * `disks`: paths, for free megabytes and kind of file system
+    * `folders`: `path`, `user` and `group`; see `folder`
+    * `sizes`: folders
+    * `files`: paths that may or may not exist
+    * `calendars`: texts that systemd should read as times
+    * `programs`: names that the shell should find
+
+    Roles name `files` in `managed`, too.
     """
-    managed = managed or {}
+    managed, questions = managed or {}, questions or {}
 
-    def named(key: str) -> list[str]:
-        return [path for one in managed.values() for path in one.get(key) or []]
+    def named(key: str) -> list[Any]:
+        return [*(questions.get(key) or []), *(value for one in managed.values() for value in one.get(key) or [])]
 
     engine = Engine()
     with ThreadPoolExecutor(max_workers=6) as pool:
         info = pool.submit(engine.get, "/info")
         images = pool.submit(engine.get, "/images/json")
         listening = pool.submit(run, ["ss", "--listening", "--tcp", "--numeric", "--processes", "--no-header"])
-        answers = pool.submit(provider, reach, posted)
-        hours = pool.submit(lambda: {hour: calendar_error(hour) for hour in named("calendars")})
-        serving = slot(socket_directory)
-        readiness = pool.submit(ready, socket_directory, serving)
-        described = engine.containers()
-        observed = pool.submit(observe, engine, described, managed)
+        answers = pool.submit(provider, required_urls, required_urls_by_post)
+        schedules = pool.submit(lambda: {schedule: calendar_error(schedule) for schedule in named("calendars")})
+        live = live_slot(socket_directory)
+        readiness = pool.submit(ask_readiness, socket_directory, live)
+        described = engine.containers(PREFIX)
+        folders = {
+            one["path"]: folder(one["path"], int(one["user"]), int(one["group"]), data_directory)
+            for one in named("folders")
+        }
+        silent = [path for path, found in folders.items() if not found["answers"]]
+        observed = pool.submit(observe, engine, described, managed, silent)
         said = info.result() or {}
         tags = [tag for image in images.result() or [] for tag in image.get("RepoTags") or []]
         own = published(described.get(f"{OURS}-proxy"))
@@ -548,6 +506,7 @@ def survey(
             "memory": memory(text("/proc/meminfo")),
             "disk": {path: free_mb(path) for path in ["/var/lib", "/var/lib/docker", data_directory, *named("disks")]},
             "file_systems": {path: file_system(path, mounts) for path in named("disks")},
+            "folders": folders,
             "sizes": {path: size_mb(path, deadline) for path in named("sizes")},
             "files": {path: os.path.exists(path) for path in named("files")},
             "ports": port_holders(listening.result() or "", ports, own),
@@ -565,18 +524,17 @@ def survey(
             },
             "images": sorted(tag for tag in tags if tag.startswith(f"{OURS}/")),
             "containers": {name: summary(one) for name, one in described.items()},
-            "slot": serving,
+            "slot": live,
             "ready": readiness.result(),
             "provider": answers.result(),
-            "calendars": hours.result(),
-            "timers": {unit: next_run(unit_state(unit)) for unit in named("units") if unit.endswith(".timer")},
+            "calendars": schedules.result(),
             "programs": {program: has_program(program) for program in named("programs")},
             "ledger": text(ledger),
-            "journal": text(Path(change_directory) / "journal.jsonl", JOURNAL_BYTES),
-            "lock": loaded_json(Path(change_directory) / "lock.json"),
-            "hold": loaded_json(Path(change_directory) / "hold.json"),
+            "audit_log": text(Path(change_directory) / audit_log.FILE, AUDIT_LOG_BYTES),
+            "lock": read_json(Path(change_directory) / locking.LOCK),
+            "maintenance": read_json(Path(change_directory) / locking.MAINTENANCE),
             "observed": observed.result(),
-            "settled": loaded_json(Path(change_directory) / "settled.json"),
+            "recorded": read_json(Path(change_directory) / RECORDED),
             "time": time.strftime("%Y-%m-%dT%H:%M:%S"),
             "zone": time.strftime("%Z"),
         }

@@ -1,7 +1,7 @@
-"""The revisions that a checkout's migrations make, and which releases can live with which of them.
+"""The revisions of a checkout's migrations, and which releases are compatible with which of them.
 
-A release needs its last expand, and lives with every newer revision until a contract that it does not know has taken
-away what it used. Runs on the hosts too, hence for any Python since 3.10.
+A release needs its last expand. It is compatible with every newer revision up to the first contract that it does not
+contain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UNRECORDED: Mapping[str, object] = {"needs": "0002", "head": "0003", "contracts"
 
 
 class SchemaError(ValueError):
-    """The migrations cannot be read or applied as they are; the text is a sentence for the operator."""
+    """The migrations cannot be read or applied as they are; the text says what to correct."""
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, object]:
@@ -56,14 +56,14 @@ def pending(revisions: Iterable[Mapping[str, str]], current: str, contract: bool
     behind = [one["revision"] for one in rest if one["kind"] == "expand"]
     if behind:
         raise SchemaError(
-            f"Revision {behind[0]} (expand) comes after {rest[0]['revision']} (contract), which runs only when it is "
-            "asked for. When no kept release needs the old shape any more, say --extra-vars app_migrate_contract=true."
+            f"Revision {behind[0]} (expand) comes after {rest[0]['revision']} (contract), which runs only on "
+            "request. When no kept release needs the old schema any more, add -e app_migrate_contract=true."
         )
     return free
 
 
-def can_live_with(needs: str, head: str, revision: str, contracts: Iterable[str]) -> bool:
-    """Whether a release serves well with the database at `revision`.
+def is_in_range(needs: str, head: str, revision: str, contracts: Iterable[str]) -> bool:
+    """Whether a release is compatible with the database at `revision`.
 
     :param needs: the last expand of the release.
     :param head: the newest revision that the release knows.
@@ -72,16 +72,16 @@ def can_live_with(needs: str, head: str, revision: str, contracts: Iterable[str]
     return revision.isdigit() and revision >= needs and not any(head < contract <= revision for contract in contracts)
 
 
-def lives_with(release: Mapping[str, object], revision: str, witnesses: Iterable[Mapping[str, object]]) -> bool:
-    """Whether the described release can live with `revision`; what lies behind its head is known to the `witnesses`.
+def is_compatible(release: Mapping[str, object], revision: str, other_releases: Iterable[Mapping[str, object]]) -> bool:
+    """Whether the described release is compatible with `revision`; `other_releases` know what lies behind its head.
 
     False when the revision is newer than all of them know.
     """
-    known = [_schema(one) for one in (release, *witnesses)]
+    known = [_schema(one) for one in (release, *other_releases)]
     if not any(one["head"] >= revision for one in known):
         return False
     contracts = {contract for one in known for contract in one["contracts"]}
-    return can_live_with(known[0]["needs"], known[0]["head"], revision, contracts)
+    return is_in_range(known[0]["needs"], known[0]["head"], revision, contracts)
 
 
 def contract_obstacles(kept: Iterable[Mapping[str, object]], contracts: Iterable[str]) -> list[str]:
@@ -106,6 +106,6 @@ def _revision(path: Path) -> dict[str, str]:
     text = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
     if not str(said.get("revision", "")).isdigit() or said.get("kind") not in KINDS or not text:
         raise SchemaError(
-            f"{path.name} must begin with a sentence, number its revision, and have expand or contract as kind."
+            f"{path.name} must begin with a description, number its revision, and have expand or contract as kind."
         )
     return {"revision": said["revision"], "kind": said["kind"], "text": text}

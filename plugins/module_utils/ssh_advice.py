@@ -1,24 +1,32 @@
-"""Answers what SSH or sudo says with what to type; used by preflight and by the output of a run."""
+"""Translates a message of SSH or sudo into advice on what to type; used by preflight and by the output of a run."""
 
 from __future__ import annotations
 
 
 def ssh_problem(said: object, user: str = "", address: str = "", port: object = 22) -> str:
-    """What a message of SSH or sudo means, and what to type; `user` and `address` are those of the inventory."""
+    """Advice for a message of SSH or sudo: its meaning, and what to type.
+
+    :param said: the message.
+    :param user: the user in the inventory; empty when none is set.
+    :param address: the address in the inventory.
+    :param port: the port in the inventory.
+    """
     text = " ".join(str(said or "").split())
     at = f"{user}@{address}" if user else address
     option = "" if str(port or 22) == "22" else f" -p {port}"
-    silent = "No answer comes. Is the server up, and ansible_host right? A firewall may be in the way."
+    silent = (
+        "The server does not answer. Check that it is up, that ansible_host is right, and that no firewall blocks SSH."
+    )
     for sign, advice in (
         (
             "REMOTE HOST IDENTIFICATION HAS CHANGED",
-            "The server shows another host key than the one that this machine knows. If the server was installed anew, "
-            f"type `ssh-keygen -R {_known_host(address, port)}`, then `ssh{option} {at}` once; else do not go on.",
+            "The server's host key has changed. If the server was reinstalled, type "
+            f"`ssh-keygen -R {_known_host(address, port)}`, then `ssh{option} {at}` once; otherwise do not continue.",
         ),
         (
             "Host key verification failed",
-            f"This machine does not know the server's host key. Type `ssh{option} {at}` once, compare the fingerprint "
-            "with the one that the server's console shows, and answer yes.",
+            f"The control node does not know the server's host key. Type `ssh{option} {at}` once, compare the "
+            "fingerprint with the one on the server's console, and answer yes.",
         ),
         (
             "Permission denied",
@@ -28,10 +36,10 @@ def ssh_problem(said: object, user: str = "", address: str = "", port: object = 
         ("python", "The server has no Python. Type `apt-get install python3` there."),
         (
             "sudo",
-            f"sudo asks {user or 'the user'} for a password. Write `{user or '<user>'} ALL=(ALL) NOPASSWD: ALL` into a "
-            "file of /etc/sudoers.d on the server.",
+            f"sudo asks {user or 'the user'} for a password. Write `{user or '<user>'} ALL=(ALL) NOPASSWD: ALL` to a "
+            "file in /etc/sudoers.d on the server.",
         ),
-        ("Could not resolve", "There is no such name. Correct ansible_host in the inventory."),
+        ("Could not resolve", "The name cannot be resolved. Correct ansible_host in the inventory."),
         (
             "Connection refused",
             "No SSH server answers there. Correct ansible_host or ansible_port in the inventory.",

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Packs a Docker build context on the control node into an archive that is the same for the same files."""
+"""Packs a Docker build context on the control node into a deterministic archive."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DOCUMENTATION = r"""
 module: build_context
 short_description: Pack a Docker build context into a deterministic archive
 description:
-  - Writes exactly the files that count (see C(plugins/module_utils/build_context.py) for the part of C(.dockerignore)
-    that is understood) to a tar archive. The same files give the same bytes, whatever their owner, times and umask.
-  - It reads the control node's checkout, so run it with C(delegate_to=localhost) and C(become=false).
+  - Writes the files that Docker would send to a tar archive; C(plugins/module_utils/build_context.py) documents the
+    supported part of C(.dockerignore). The same files give the same bytes, independent of owner, times and umask.
+  - Reads the control node's checkout, so run it with C(delegate_to=localhost) and C(become=false).
 options:
   path:
     description: The folder with the Dockerfile.
@@ -28,7 +28,7 @@ options:
     type: path
     required: true
   extra:
-    description: What else the image depends on, such as the base image's name; goes into the digest only.
+    description: Further texts that the image depends on, such as the base image's name; they change the digest only.
     type: list
     elements: str
     default: []
@@ -52,7 +52,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 digest:
-  description: 12 hexadecimal digits of the files and of C(extra), the same as the filter C(build_context_digest) gives.
+  description: 12 hexadecimal digits of the files and of C(extra), equal to those of the filter C(build_context_digest).
   returned: success
   type: str
 files:
@@ -68,7 +68,7 @@ sha256:
 
 
 def write_atomically(dest: Path, content: bytes) -> None:
-    """Replace dest as a whole, so that a run that is cut off leaves the former archive or the new one."""
+    """Replace dest as a whole, so that an interrupted run leaves either the previous archive or the new one."""
     descriptor, temporary = tempfile.mkstemp(dir=dest.parent, prefix=f".{dest.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -83,7 +83,7 @@ def write_atomically(dest: Path, content: bytes) -> None:
 
 
 def main() -> None:
-    """Compare, and write only what differs."""
+    """Write the archive if it differs."""
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Starts work that takes long on a host, and reads what it says; the action plugin of the same name shows it."""
+"""Starts a long program on a host, and reads its output; the action plugin of the same name shows it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: host_job
-short_description: Run a program that takes long, and show what it says while it runs
+short_description: Run a long program, and show its output while it runs
 description:
-  - systemd runs the program on the host, so it goes on when the control node dies or the network is cut.
-  - What it prints is shown as it comes, and all of it is the task's C(stdout). Its exit status decides whether the
-    task failed, with its error output as the cause.
+  - systemd runs the program on the host, so it continues when the control node dies or the network fails.
+  - Its output is shown as it comes, and all of it is the task's C(stdout). Its exit status decides whether the task
+    failed, with its error output as the cause.
 options:
   name:
-    description: Name of the job, by which systemd knows it. There is one of a name at a time.
+    description: Name of the job, by which systemd knows it. One job of a name runs at a time.
     type: str
     required: true
   argv:
@@ -26,7 +26,7 @@ options:
     elements: str
     required: true
   offset:
-    description: Used by the action plugin, from where on to read what was said; less than 0 starts the job.
+    description: Used by the action plugin, from where on to read the output; less than 0 starts the job.
     type: int
     default: -1
 author:
@@ -34,10 +34,10 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Make a backup
+- name: Create a backup
   host_job:
     name: backup
-    argv: [/usr/local/lib/scratch4school-backup/backups, take]
+    argv: [/usr/local/sbin/scratch4schoolctl, backup, create]
 """
 
 RETURN = r"""
@@ -56,13 +56,13 @@ rc:
 """
 
 FOLDER = "/run/scratch4school-jobs"
-# What a look waits for before it answers that nothing new was said.
-PATIENCE = 4.0
+# Seconds to wait for new output before an answer without any.
+WAIT_SECONDS = 4.0
 SCRIPT = '"$@" >"$0/said" 2>"$0/errors"; echo $? >"$0/status.new"; mv "$0/status.new" "$0/status"'
 
 
 def runs(module: AnsibleModule, unit: str) -> bool:
-    """Whether systemd has a job of that name; also one that is on its way out, or of which nothing is heard."""
+    """Whether systemd has a job of that name; also one that is exiting, or whose state is unknown."""
     status, state, _ = module.run_command(["systemctl", "is-active", unit])
     return status == 0 or state.strip() not in ("inactive", "failed", "unknown")
 
@@ -76,32 +76,32 @@ def start(module: AnsibleModule, folder: Path, unit: str) -> None:
     for old in folder.iterdir():
         old.unlink()
     run = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "sh", "-c", SCRIPT, str(folder)]
-    status, _, words = module.run_command([*run, *module.params["argv"]])
+    status, _, errors = module.run_command([*run, *module.params["argv"]])
     if status:
-        module.fail_json(msg=f"systemd cannot run {module.params['name']}: {words.strip()}")
+        module.fail_json(msg=f"systemd cannot run {module.params['name']}: {errors.strip()}")
 
 
-def look(module: AnsibleModule, folder: Path, unit: str, offset: int) -> dict[str, object]:
-    """What was said since, and how it ended if it has."""
-    end = time.monotonic() + PATIENCE
-    said, status = b"", ""
-    while not said and not status and time.monotonic() < end:
-        # The status first: what was said before it was written is complete then.
+def read(module: AnsibleModule, folder: Path, unit: str, offset: int) -> dict[str, object]:
+    """The output since then, and how it ended if it has."""
+    end = time.monotonic() + WAIT_SECONDS
+    output, status = b"", ""
+    while not output and not status and time.monotonic() < end:
+        # The status first: the output is complete when it was written.
         status = text(folder / "status")
-        said = content(folder / "said")[offset:]
-        if not said and not status:
+        output = content(folder / "said")[offset:]
+        if not output and not status:
             time.sleep(0.2)
-    ended = not said and not status and not runs(module, unit)
+    ended = not output and not status and not runs(module, unit)
     if ended:
-        # It may have spoken and come to its end since the last look.
+        # It may have printed something and ended since the last reading.
         status = text(folder / "status")
-        said = content(folder / "said")[offset:]
+        output = content(folder / "said")[offset:]
     errors = text(folder / "errors")
     if ended and not status:
-        # Somebody stopped it, the kernel did for want of memory, or the machine was started anew.
+        # It was stopped by hand, killed for want of memory, or the machine was restarted.
         cut = f"{unit} was ended from outside; look at `journalctl -u {unit}`."
         status, errors = "1", f"{errors}\n{cut}".strip()
-    answer: dict[str, object] = {"text": said.decode("utf-8", "replace"), "offset": offset + len(said)}
+    answer: dict[str, object] = {"text": output.decode("utf-8", "replace"), "offset": offset + len(output)}
     if status:
         answer.update(rc=int(status), stderr=errors)
     return answer
@@ -121,7 +121,7 @@ def text(path: Path) -> str:
 
 
 def main() -> None:
-    """Start it, or look at it."""
+    """Start it, or read its output."""
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
@@ -135,7 +135,7 @@ def main() -> None:
     if offset < 0:
         start(module, folder, unit)
         offset = 0
-    module.exit_json(changed=True, **look(module, folder, unit, offset))
+    module.exit_json(changed=True, **read(module, folder, unit, offset))
 
 
 if __name__ == "__main__":

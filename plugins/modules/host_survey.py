@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Looks at everything on a host that a change must know before it begins, in one round trip."""
+"""Collects the facts about a host that preflight needs, in one round trip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ansible.module_utils.host_survey import survey
 
 DOCUMENTATION = r"""
 module: host_survey
-short_description: Read in one round trip all that preflight, choice and "nothing to do" need
+short_description: The facts about a host that preflight needs
 description:
   - Asks kernel, engine and application directly and changes nothing. It works on a host without an engine, and needs
     no package there beside Python itself.
@@ -18,7 +18,7 @@ options:
     type: path
     required: true
   socket_directory:
-    description: Folder with one folder per slot, and the link C(current) to the one that serves.
+    description: Folder with one folder per slot, and the link C(current) to the live one.
     type: path
     required: true
   ledger:
@@ -26,28 +26,30 @@ options:
     type: path
     required: true
   change_directory:
-    description: Folder of the lock, the journal and the stamps.
+    description: Folder of the lock, the audit log and the recorded state.
     type: path
     required: true
   ports:
-    description: TCP ports of which it is asked who holds them.
+    description: TCP ports of which it is asked which program uses them.
     type: list
     elements: int
     default: []
-  reach:
+  required_urls:
     description: Addresses of the identity provider that the host should reach.
     type: list
     elements: str
     default: []
-  posted:
+  required_urls_by_post:
     description: Those of them that are asked by POST, as a token address is.
     type: list
     elements: str
     default: []
+  questions:
+    description: What the rules of preflight must know; the keys are described in plugins/module_utils/host_survey.py.
+    type: dict
+    default: {}
   managed:
-    description: >-
-      What each role manages on the host and what else it must know of it, by role; the keys are described in
-      plugins/module_utils/host_survey.py, at C(Observer) and C(survey).
+    description: What each role manages on the host, by role; the keys are described at C(Observer) there.
     type: dict
     default: {}
 attributes:
@@ -58,7 +60,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Look at the host
+- name: Survey the host
   host_survey:
     data_directory: /var/lib/scratch4school
     socket_directory: /var/lib/scratch4school/run/app
@@ -71,10 +73,10 @@ EXAMPLES = r"""
 RETURN = r"""
 survey:
   description: >-
-    C(system), C(memory), C(disk) and C(file_systems) by path, C(sizes), C(files), C(ports), C(authorities), C(engine),
-    C(images) (tags), C(containers) by name, C(slot), C(ready), C(provider) by address, C(timers) (next runs) by unit,
-    C(calendars) and C(programs) by text, C(ledger), C(journal), C(lock), C(hold), C(observed) and C(settled) by role,
-    and C(time) and C(zone) by the host's own clock.
+    C(system), C(memory), C(disk), C(file_systems), C(folders), C(sizes) and C(files) by path, C(ports),
+    C(authorities), C(engine), C(images) (tags), C(containers) by name, C(slot), C(ready), C(provider) by address,
+    C(calendars) and C(programs) by text, C(ledger), C(audit_log), C(lock), C(maintenance), C(observed) and
+    C(recorded) by role, and C(time) and C(zone) by the host's own clock.
   returned: success
   type: dict
 """
@@ -86,11 +88,10 @@ def main() -> None:
         name: {"type": "path", "required": True}
         for name in ("data_directory", "socket_directory", "ledger", "change_directory")
     }
-    kinds = {"ports": "int", "reach": "str", "posted": "str"}
+    kinds = {"ports": "int", "required_urls": "str", "required_urls_by_post": "str"}
     lists = {name: {"type": "list", "elements": kind, "default": []} for name, kind in kinds.items()}
-    module = AnsibleModule(
-        argument_spec={**paths, **lists, "managed": {"type": "dict", "default": {}}}, supports_check_mode=True
-    )
+    dicts = {name: {"type": "dict", "default": {}} for name in ("questions", "managed")}
+    module = AnsibleModule(argument_spec={**paths, **lists, **dicts}, supports_check_mode=True)
     module.exit_json(changed=False, survey=survey(**module.params))
 
 

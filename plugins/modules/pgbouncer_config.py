@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Writes PgBouncer's two files from an intent, and says which of the changes a RELOAD takes in."""
+"""Writes pgbouncer.ini and userlist.txt from an intent, and reports which changes need a restart."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ short_description: Write pgbouncer.ini and userlist.txt from an intent
 description:
   - Renders both files as C(scripts/pgbouncer-config render) does and replaces each as a whole where it differs.
     Nothing is written when the intent is refused.
-  - A diff shows pgbouncer.ini; of userlist.txt it shows names alone.
+  - A diff shows pgbouncer.ini; of userlist.txt it shows only the names.
 options:
   path:
     description: The folder of both files. It must exist, unless in check mode.
     type: path
     required: true
   intent:
-    description: What is wanted of PgBouncer; see C(scripts/pgbouncer-config render --help).
+    description: PgBouncer's settings; see C(scripts/pgbouncer-config render --help).
     type: dict
     required: true
   users:
-    description: Name to password, or to a SCRAM secret as PostgreSQL stores it.
+    description: Passwords by user name, or SCRAM secrets as PostgreSQL stores them.
     type: dict
     required: true
   uid:
-    description: User and group as which PgBouncer runs. It may read pgbouncer.ini, and nobody else userlist.txt.
+    description: User and group of PgBouncer. The group may read pgbouncer.ini; only the user may read userlist.txt.
     type: int
     required: true
 attributes:
@@ -52,7 +52,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Write its configuration and its users
+- name: Write PgBouncer's configuration and users
   pgbouncer_config:
     path: /etc/scratch4school/pgbouncer
     intent:
@@ -63,37 +63,37 @@ EXAMPLES = r"""
 
 RETURN = r"""
 differences:
-  description: The settings that changed, one sentence each, with what it takes for them to hold.
+  description: One text for each changed setting, with its values and whether it needs a restart or a RELOAD.
   returned: success
   type: list
   elements: str
 restart:
-  description: Whether one of them needs a restart; a RELOAD takes in the others.
+  description: Whether a changed setting needs a restart; for the others a RELOAD is enough.
   returned: success
   type: bool
 warnings:
-  description: What is legal in the intent and unwise.
-  returned: when there is something
+  description: Settings of the intent that are valid and inadvisable.
+  returned: when there are any
   type: list
   elements: str
 """
 
 
 def text_of(file: Path) -> str:
-    """Read a file; one that is not there is empty."""
+    """Return the text of a file; empty if there is no such file."""
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def names_of(userlist: str) -> str:
-    """Give a userlist without its secrets."""
+    """Return the names in a userlist, without secrets."""
     return "".join(f"{name}\n" for name in read_userlist(userlist)[0])
 
 
 def put(module: AnsibleModule, file: Path, text: str, owner: str, group: str, mode: int) -> bool:
-    """Replace a file as a whole where its text differs, and set whose it is; say whether anything was not so."""
+    """Replace a file as a whole if its text differs, and set owner, group and mode; return whether anything changed."""
     changed = text_of(file) != text
     if changed and not module.check_mode:
-        # Beside it, and not in Ansible's own folder, about which Ansible warns where it is not there yet.
+        # In the same folder, not in Ansible's temporary folder: Ansible warns when that one is missing.
         descriptor, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as writing:
@@ -115,7 +115,7 @@ def put(module: AnsibleModule, file: Path, text: str, owner: str, group: str, mo
 
 
 def main() -> None:
-    """Render both, and write only what differs."""
+    """Render both files, and write those that differ."""
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
@@ -128,7 +128,7 @@ def main() -> None:
     folder, uid = Path(module.params["path"]), str(module.params["uid"])
     ini, userlist = folder / "pgbouncer.ini", folder / "userlist.txt"
     try:
-        # Both are rendered before either is written, so that a mistake in the second does not leave a mixture behind.
+        # Both are rendered before either is written, so that an error in the second leaves no mixture.
         text = render_ini(module.params["intent"])
         secrets = render_userlist(module.params["users"])
         before, names = text_of(ini), names_of(text_of(userlist))

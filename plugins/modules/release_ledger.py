@@ -6,23 +6,18 @@ from __future__ import annotations
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.release_ledger import (
-    OUTCOMES,
-    ReleaseError,
-    append,
-    make_entry,
-    read,
-    read_descriptions,
-)
+from ansible.module_utils.scratch4school_host.errors import OperatorError
+from ansible.module_utils.scratch4school_host.ledger import OUTCOMES, append, make_entry, read, read_descriptions
 
 DOCUMENTATION = r"""
 module: release_ledger
 short_description: Read a host's ledger of releases, or add an entry
 description:
-  - The ledger is a file of one JSON object per line that only grows. It says which release was activated when, by whom
-    and how it ended. What runs at this moment is Docker's to say; history, the previous release and the audit line are
-    the ledger's.
-  - Lines that a power cut left half written are passed over with a warning.
+  - The ledger is a file of one JSON object per line that is only appended to. It says which release was activated when,
+    by whom, and with which outcome. Docker knows which release runs now; the ledger records which ones were live
+    before.
+  - A line that a power failure truncated is skipped, with a warning.
+  - It works on a host on which nothing is installed yet.
 options:
   path:
     description: The ledger. Its folder must exist; the file is created with mode 0640 by the first entry.
@@ -44,8 +39,8 @@ options:
     type: str
   outcome:
     description: >-
-      C(activated), it serves from now on; C(verified), it was found good while it served; C(failed), it never served;
-      C(reverted), it served and the former one serves again.
+      C(activated), the release is live from now on; C(verified), it passed its verification while it was live;
+      C(failed), it was never live; C(reverted), it was live, and the previous one is again.
     type: str
     choices: [activated, verified, failed, reverted]
   reason:
@@ -92,7 +87,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 descriptions:
-  description: What the releases that can still be started say of themselves, by their ids; read from beside the ledger.
+  description: Descriptions of the releases that can still be started, by their ids; read from beside the ledger.
   returned: success
   type: dict
 entries:
@@ -101,20 +96,20 @@ entries:
   type: list
   elements: dict
 current:
-  description: The release that serves by this account; null before the first.
+  description: The release that is live by this account; null before the first.
   returned: success
   type: str
 previous:
-  description: The release that served before it; null when there is none.
+  description: The release that was live before it; null when there is none.
   returned: success
   type: str
 releases:
-  description: Every release that served without being reverted, newest first.
+  description: Every release that was live and not reverted, newest first.
   returned: success
   type: list
   elements: str
 damaged:
-  description: Numbers of the lines that were passed over because they are not whole.
+  description: Numbers of the lines that were left out because they are not whole.
   returned: success
   type: list
   elements: int
@@ -151,11 +146,13 @@ def main() -> None:
             answer = {"changed": True, "entry": entry}
         history = read(path)
         descriptions = read_descriptions(os.path.dirname(path))
-    except (ReleaseError, OSError) as problem:
+    except (OperatorError, OSError) as problem:
         module.fail_json(msg=f"The ledger of releases: {problem}")
     if history.damaged:
         lines = ", ".join(str(number) for number in history.damaged)
-        module.warn(f"The ledger {path} has damaged lines ({lines}), as a power cut leaves them; they are passed over.")
+        module.warn(
+            f"The ledger {path} has damaged lines ({lines}), as a power failure leaves them; they are left out."
+        )
     module.exit_json(
         entries=history.entries,
         current=history.current,

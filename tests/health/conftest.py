@@ -1,6 +1,6 @@
-"""What the health tests share. They read a deployed host and change nothing, so they run against production too.
+"""Fixtures of the health tests, which are read-only and may run against production.
 
-`verify.yml` runs them and hands over what it knows of the host. By hand, for all hosts of an inventory:
+`verify.yml` runs them with the settings of its host. By hand, for all hosts of an inventory:
     .venv/bin/pytest tests/health --ansible-inventory=inventories/<yours>
 """
 
@@ -25,7 +25,7 @@ LOST_RACE = "read init-p: connection reset by peer"
 
 @functools.cache
 def _ask_ansible(inventory: str) -> dict[str, dict[str, Any]]:
-    """`host_health_settings` of every host, as Ansible itself resolves it, templates and vault included."""
+    """`host_health_settings` of every host, with templates and vault as Ansible resolves them."""
     answer = subprocess.run(
         [
             str(Path(sys.executable).parent / "ansible"),
@@ -48,61 +48,61 @@ def _ask_ansible(inventory: str) -> dict[str, dict[str, Any]]:
 
 
 def _hosts(config: pytest.Config) -> dict[str, dict[str, Any]]:
-    """Settings by host name, from the play that runs us or from the inventory named on the command line."""
+    """Settings by host name, from the play that runs the tests or from the inventory on the command line."""
     handed_over = os.environ.get("SCRATCH4SCHOOL_HEALTH")
     if handed_over:
         return json.loads(handed_over)
     inventory = config.getoption("ansible_inventory")
     if not inventory:
-        raise pytest.UsageError("say which hosts: --ansible-inventory=inventories/<yours>")
+        raise pytest.UsageError("no inventory; add --ansible-inventory=inventories/<yours>")
     return _ask_ansible(inventory)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
-    config.addinivalue_line("markers", "engine(name): the promise holds for hosts with this database_engine alone")
+    """Register the marker."""
+    config.addinivalue_line("markers", "engine(name): run only for hosts with this database_engine")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test runs once per host."""
+    """Run every test once per host."""
     if "settings" in metafunc.fixturenames:
         hosts = _hosts(metafunc.config)
         metafunc.parametrize("settings", list(hosts.values()), ids=list(hosts), indirect=True, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A host is asked what its engine promises. What it has is no criterion, or a missing piece would excuse itself."""
-    of_other_engines = [item for item in items if not _is_promised(item)]
+    """Deselect tests of other engines, by the inventory's engine and not by what the host has."""
+    of_other_engines = [item for item in items if not _is_for_this_engine(item)]
     config.hook.pytest_deselected(items=of_other_engines)
     items[:] = [item for item in items if item not in of_other_engines]
 
 
-def _is_promised(item: pytest.Item) -> bool:
-    """Whether every marker on the test names the engine that the inventory asks for on its host."""
+def _is_for_this_engine(item: pytest.Item) -> bool:
+    """Whether every marker of the test names the engine that the inventory sets for the host."""
     names = {mark.args[0] for mark in item.iter_markers("engine")}
     return names <= {item.callspec.params["settings"]["database_engine"]} if names else True
 
 
 @pytest.fixture(scope="session")
 def settings(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the inventory says of this host, on top of the roles' own defaults: no value is repeated in a test."""
+    """The host's settings: the roles' defaults and, above them, the inventory's values."""
     values: dict[str, Any] = {}
     for defaults in sorted(ROOT.glob("roles/*/defaults/main.yml")):
         values.update(yaml.safe_load(defaults.read_text()) or {})
     given = {name: value for name, value in request.param.items() if value != ""}
-    # `-e name=16` arrives as a text.
+    # `-e name=16` passes a text.
     values.update({name: int(value) if isinstance(values.get(name), int) else value for name, value in given.items()})
     return values
 
 
-def _way_in(settings: dict[str, Any]) -> list[str]:
-    """The command that starts a program on the host, reached as Ansible reaches it, as root."""
+def _command_prefix(settings: dict[str, Any]) -> list[str]:
+    """The command that starts a program on the host as root, over Ansible's connection."""
     user = settings.get("user")
     if settings["connection"] == "local":
         return ["sudo", "-n"] if os.geteuid() != 0 else []
     return [
         "ssh",
-        # The connection that preflight opened when it tried this way, if it is still there.
+        # The connection that preflight opened, if it is still open.
         *("-o", "ControlMaster=auto", "-o", "ControlPersist=60s", "-o", "ControlPath=/tmp/scratch4school-health-%C"),
         *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-p", str(settings["port"])),
         *shlex.split(settings.get("ssh_arguments", "")),
@@ -114,16 +114,16 @@ def _way_in(settings: dict[str, Any]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def host(settings: dict[str, Any]) -> Iterator[Any]:
-    """The host, reached as Ansible reaches it, as root."""
-    shell = ShellBackend([*_way_in(settings), "sh"])
+    """The host as root, over Ansible's connection."""
+    shell = ShellBackend([*_command_prefix(settings), "sh"])
     yield testinfra.host.Host(shell)
     shell.close()
 
 
 def ask_container(host: Any, command: str, *arguments: str) -> Any:
-    """Run a `docker exec` that asks something; asked again, twice at most, where the engine did not even start it.
+    """Run a read-only `docker exec`, and repeat it at most twice when the engine did not start the command.
 
-    runc sometimes loses the race with its own child: nothing was asked.
+    runc sometimes loses a race with its own child process.
     """
     for _ in range(3):
         answer = host.run(command, *arguments)
@@ -134,33 +134,34 @@ def ask_container(host: Any, command: str, *arguments: str) -> Any:
 
 @pytest.fixture(scope="session")
 def containers(host: Any) -> dict[str, dict[str, Any]]:
-    """Every container of ours as the engine describes it, by its `scratch4school.component` label.
+    """The output of `docker inspect` for every container of Scratch4School, by its component.
 
-    Of the two slots it is the one that serves; the other holds a spare, or the former release for some seconds.
+    Of the two slots, only the live one.
     """
     names = host.check_output("docker ps --all --quiet --filter label=scratch4school").split()
-    assert names, "there is no container of Scratch4School on this host: run deploy.yml"
+    assert names, "this host has no container of Scratch4School: run deploy.yml"
     described = json.loads(host.check_output("docker inspect " + " ".join(names)))
-    serving = Path(host.run("readlink /var/lib/scratch4school/run/app/current").stdout.strip()).name
+    live = Path(host.run("readlink /var/lib/scratch4school/run/app/current").stdout.strip()).name
     return {
         entry["Config"]["Labels"]["scratch4school.component"]: entry
         for entry in described
-        if not serving or entry["Config"]["Labels"].get("scratch4school.slot", serving) == serving
+        if not live or entry["Config"]["Labels"].get("scratch4school.slot", live) == live
     }
 
 
 @pytest.fixture(scope="session")
 def engine(host: Any) -> dict[str, Any]:
-    """The engine as it describes itself."""
+    """The output of `docker info`."""
     return json.loads(host.check_output("docker info --format '{{json .}}'"))
 
 
 @pytest.fixture(scope="session")
 def sql(settings: dict[str, Any]) -> Iterator[Any]:
-    """A function that runs one SQL script as the server's administrator and returns psql's result object."""
-    # In one shell of the container: the engine takes ten times as long to enter one as psql takes to ask.
+    """A function that runs an SQL script as PostgreSQL's administrator and returns psql's result."""
+    # In one shell of the container, because `docker exec` takes ten times as long as a query of psql.
+    command = ["docker", "exec", "--interactive", "scratch4school-postgres", "sh"]
     for tries_left in (2, 1, 0):
-        shell = ShellBackend([*_way_in(settings), "docker", "exec", "--interactive", "scratch4school-postgres", "sh"])
+        shell = ShellBackend([*_command_prefix(settings), *command])
         try:
             shell.run("true")
             break
@@ -181,7 +182,7 @@ def sql(settings: dict[str, Any]) -> Iterator[Any]:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """Put the last lines of a container's log under a failed test about it: the cause, not the symptom."""
+    """Add the last lines of a container's log to the report of a failed test about it."""
     outcome = yield
     report = outcome.get_result()
     component = getattr(item, "callspec", None) and item.callspec.params.get("component")

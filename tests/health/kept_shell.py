@@ -1,4 +1,4 @@
-"""One shell on the host, kept for a whole session: asking takes milliseconds, where ssh and sudo took fifty each."""
+"""One shell on the host for a whole session: a command takes milliseconds, where ssh and sudo take fifty each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from testinfra.backend.base import BaseBackend, CommandResult
 
-# Longer than anything that a test asks; a question that hangs must not hang the verification.
-PATIENCE = 120
+# Seconds after which a command fails. No test needs as long, and a command that hangs must not block the verification.
+TIMEOUT = 120
 
-# Ends each answer on both channels; no output of ours holds it.
-END = b"--- scratch4school asked ---"
+# Printed after each command on both channels; no command prints it.
+END = b"--- scratch4school end of output ---"
 
 
 class ShellBackend(BaseBackend):
@@ -32,42 +32,42 @@ class ShellBackend(BaseBackend):
         )
 
     def run(self, command: str, *args: str, **_: Any) -> CommandResult:
-        """Run one command; its words are quoted into it as testinfra does it everywhere."""
-        asked = self.quote(command, *args)
+        """Run one command, with its arguments quoted as in testinfra's other backends."""
+        quoted = self.quote(command, *args)
         end = f"printf '%s %s\\n' '{END.decode()}' $?"
         assert self._process.stdin
         try:
-            self._process.stdin.write(f"sh -c {shlex.quote(asked)} </dev/null; {end}; {end} >&2\n".encode())
+            self._process.stdin.write(f"sh -c {shlex.quote(quoted)} </dev/null; {end}; {end} >&2\n".encode())
         except BrokenPipeError:
             raise RuntimeError(self._ended()) from None
         out, err = self._read()
         out, _, status = out.rpartition(END)
-        return self.result(int(status), asked.encode(), out, err.rpartition(END)[0])
+        return self.result(int(status), quoted.encode(), out, err.rpartition(END)[0])
 
     def _read(self) -> tuple[bytes, bytes]:
-        """Both channels up to their ends, read side by side, or one would fill while the other is waited for."""
-        said = {self._process.stdout: b"", self._process.stderr: b""}
+        """Read both channels up to END, at the same time, because a channel that is not read fills up and blocks."""
+        output = {self._process.stdout: b"", self._process.stderr: b""}
         with selectors.DefaultSelector() as waiting:
-            for channel in said:
+            for channel in output:
                 waiting.register(channel, selectors.EVENT_READ)
             while waiting.get_map():
-                ready = waiting.select(PATIENCE)
+                ready = waiting.select(TIMEOUT)
                 if not ready:
-                    raise RuntimeError(f"nothing was answered for {PATIENCE} seconds")
+                    raise RuntimeError(f"the command printed nothing for {TIMEOUT} seconds")
                 for key, _ in ready:
                     piece = key.fileobj.read(65536)  # type: ignore[union-attr]
-                    said[key.fileobj] += piece
+                    output[key.fileobj] += piece
                     if not piece:
-                        raise RuntimeError(self._ended(said[self._process.stderr]))
-                    # The end's line is whole when its own line break came.
-                    if said[key.fileobj].endswith(b"\n") and END in said[key.fileobj][-len(END) - 8 :]:
+                        raise RuntimeError(self._ended(output[self._process.stderr]))
+                    # The line of END is complete with its line break.
+                    if output[key.fileobj].endswith(b"\n") and END in output[key.fileobj][-len(END) - 8 :]:
                         waiting.unregister(key.fileobj)
-        return said[self._process.stdout], said[self._process.stderr]
+        return output[self._process.stdout], output[self._process.stderr]
 
-    def _ended(self, said: bytes = b"") -> str:
-        said += self._process.communicate(timeout=PATIENCE)[1]
-        return f"`{shlex.join(self._argv)}` ended: {said.decode('utf-8', 'replace').strip()}"
+    def _ended(self, errors: bytes = b"") -> str:
+        errors += self._process.communicate(timeout=TIMEOUT)[1]
+        return f"`{shlex.join(self._argv)}` ended: {errors.decode('utf-8', 'replace').strip()}"
 
     def close(self) -> None:
-        """Let the shell end."""
-        self._process.communicate(timeout=PATIENCE)
+        """End the shell."""
+        self._process.communicate(timeout=TIMEOUT)

@@ -1,4 +1,4 @@
-"""PostgreSQL: who may do what, and where the data lies."""
+"""PostgreSQL: roles and rights, and the place of the data."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ LOGINS = ["scratch4school_app", "scratch4school_migrator", "scratch4school_backu
 
 
 def test_owner_cannot_log_in(sql: Any) -> None:
-    """The role that owns everything has no door of its own."""
+    """The role that owns the database and its tables."""
     assert sql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'scratch4school_owner'").stdout.strip() == "f"
 
 
 @pytest.mark.parametrize("role", LOGINS)
 def test_login_is_no_superuser(sql: Any, role: str) -> None:
-    """No login may make databases or roles, replicate, or ignore rights."""
+    """No login may create databases or roles, replicate, or bypass rights."""
     answer = sql(
         "SELECT rolcanlogin, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication OR rolbypassrls "
         f"FROM pg_roles WHERE rolname = '{role}'"
@@ -36,7 +36,7 @@ def test_login_is_no_superuser(sql: Any, role: str) -> None:
     ],
 )
 def test_application_cannot_change_the_schema(sql: Any, statement: str) -> None:
-    """The database itself refuses accidents: the application's role is told no, whatever its code says."""
+    """PostgreSQL refuses the application's role, whatever the application's code does."""
     answer = sql(f"BEGIN; SET LOCAL ROLE scratch4school_app; {statement}; ROLLBACK;")
     assert answer.rc != 0
     assert "must be owner" in answer.stderr or "permission denied" in answer.stderr
@@ -52,8 +52,8 @@ def test_application_cannot_change_the_schema(sql: Any, statement: str) -> None:
         ("scratch4school_backup", "SELECT"),
     ],
 )
-def test_rows_can_be_used(sql: Any, role: str, privilege: str) -> None:
-    """In every table: rows are the application's business, and a backup has all of them."""
+def test_role_has_its_privilege_in_every_table(sql: Any, role: str, privilege: str) -> None:
+    """The application reads and writes all tables, and a backup reads them."""
     tables = "FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
     assert (
         sql(f"SELECT relname {tables} AND NOT has_table_privilege('{role}', oid, '{privilege}')").stdout.split() == []
@@ -62,48 +62,48 @@ def test_rows_can_be_used(sql: Any, role: str, privilege: str) -> None:
 
 
 def test_tables_belong_to_the_owner(sql: Any) -> None:
-    """Nothing in the schema belongs to a role that can log in, so that nobody can drop it by right."""
+    """A role that can log in owns no table, so that it cannot drop one."""
     answer = sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
     assert answer.stdout.split() == ["scratch4school_owner"]
 
 
-def test_everybody_may_do_nothing(sql: Any) -> None:
-    """A role that is forgotten here cannot even connect."""
+def test_public_has_no_rights_on_the_database(sql: Any) -> None:
+    """Another role cannot even connect."""
     answer = sql(
         "SELECT count(*) FROM pg_database, aclexplode(datacl) WHERE datname = 'scratch4school' AND grantee = 0"
     )
     assert answer.stdout.strip() == "0"
 
 
-def test_passwords_are_kept_as_scram(sql: Any) -> None:
-    """No login has a password in the old md5 form."""
+def test_passwords_are_stored_as_scram_secrets(sql: Any) -> None:
+    """No login has an MD5 hash."""
     answer = sql("SELECT rolname FROM pg_authid WHERE rolcanlogin AND rolpassword NOT LIKE 'SCRAM-SHA-256$%'")
     assert answer.stdout.split() == []
 
 
 def test_only_the_administrator_needs_no_password(sql: Any) -> None:
-    """On either way everybody else proves who they are: being on the host, or in a container beside it, is no proof."""
+    """All other logins need a password, over the socket and over the network."""
     answer = sql(
         "SELECT DISTINCT type, user_name, auth_method FROM pg_hba_file_rules WHERE auth_method <> 'scram-sha-256'"
     )
     assert answer.stdout.split() == ["local|{postgres}|peer"]
 
 
-def test_pooler_does_not_come_over_the_network(sql: Any) -> None:
-    """All that serves pupils comes over the socket, where there is no address that could become another's."""
+def test_application_connects_only_over_the_socket(sql: Any) -> None:
+    """PgBouncer uses the socket, because the address of PostgreSQL's container can change."""
     answer = sql(
         "SELECT count(*) FROM pg_stat_activity WHERE usename = 'scratch4school_app' AND client_addr IS NOT NULL"
     )
     assert answer.stdout.strip() == "0"
 
 
-def test_data_lies_on_the_hosts_disk(containers: Any, sql: Any) -> None:
-    """The data folder is the one that is mounted from the host: a new image does not lose it."""
+def test_data_folder_is_mounted_from_the_host(containers: Any, sql: Any) -> None:
+    """A new container must not lose the data."""
     folder = Path(sql("SHOW data_directory").stdout.strip())
     sources = {mount["Destination"]: mount["Source"] for mount in containers["database"]["Mounts"]}
     assert sources[str(folder.parent)] == "/var/lib/scratch4school/postgres"
 
 
-def test_pages_have_checksums(sql: Any) -> None:
-    """A disk that lies is found out when the page is read."""
+def test_pages_of_the_database_have_checksums(sql: Any) -> None:
+    """With them PostgreSQL detects a damaged page when it reads it."""
     assert sql("SHOW data_checksums").stdout.strip() == "on"

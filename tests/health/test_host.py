@@ -1,4 +1,4 @@
-"""The server itself: which ports answer and which must not, who may read what."""
+"""The host: open and closed ports, and the owners and modes of files."""
 
 import socket
 from pathlib import Path
@@ -11,20 +11,20 @@ SQLITE = pytest.mark.engine("sqlite")
 
 
 @pytest.mark.parametrize("setting", ["proxy_https_port", "proxy_http_port"])
-def test_published_port_listens(host: Any, settings: Any, setting: str) -> None:
-    """The proxy's ports are open to the school."""
+def test_published_port_of_the_proxy_listens(host: Any, settings: Any, setting: str) -> None:
+    """On all addresses."""
     assert host.socket(f"tcp://0.0.0.0:{settings[setting]}").is_listening
 
 
 def test_engine_listens_on_no_port(host: Any) -> None:
-    """The engine's own interface, with which one is root, is its unix socket and nothing else."""
+    """Its API, which gives root access, is available on the unix socket only."""
     sockets = host.check_output("ss --listening --tcp --numeric --processes --no-header")
     assert "dockerd" not in sockets
 
 
 @pytest.mark.parametrize("port", [5432, 6432])
-def test_inner_port_is_not_answered_by_ours(settings: Any, port: int) -> None:
-    """PostgreSQL and PgBouncer cannot be reached by the host's address."""
+def test_internal_port_cannot_be_reached(settings: Any, port: int) -> None:
+    """PostgreSQL's and PgBouncer's, by the host's address."""
     with socket.socket() as probe:
         probe.settimeout(2)
         assert probe.connect_ex((settings["address"], port)) != 0
@@ -52,8 +52,8 @@ def test_inner_port_is_not_answered_by_ours(settings: Any, port: int) -> None:
         ("/etc/scratch4school/proxy/tls.key", 10004, "root", 0o400),
     ],
 )
-def test_path_is_for_its_owner(host: Any, path: str, user: str | int, group: str | int, mode: int) -> None:
-    """Owner, group and mode are what they were made as."""
+def test_path_has_its_owner_group_and_mode(host: Any, path: str, user: str | int, group: str | int, mode: int) -> None:
+    """As the roles set them."""
     found = host.file(path)
     assert (found.uid if isinstance(user, int) else found.user) == user
     assert (found.gid if isinstance(group, int) else found.group) == group
@@ -67,14 +67,14 @@ def test_path_is_for_its_owner(host: Any, path: str, user: str | int, group: str
         pytest.param({"secret_key", "oidc_client_secret"}, marks=SQLITE, id="sqlite"),
     ],
 )
-def test_serving_container_does_not_hold_the_migrators_password(containers: Any, expected: set[str]) -> None:
-    """Who breaks into the application finds no password that may change the schema."""
+def test_application_container_lacks_the_migrators_password(containers: Any, expected: set[str]) -> None:
+    """An intruder in the application must not find a password that can change the schema."""
     mounted = [Path(mount["Destination"]) for mount in containers["app"]["Mounts"]]
     assert {path.name for path in mounted if path.parent == Path("/run/secrets")} == expected
 
 
 def test_unit_is_enabled_and_running(host: Any) -> None:
-    """`systemctl restart scratch4school` works, and the school is back after a reboot."""
+    """For `systemctl restart scratch4school`, and for the start after a reboot."""
     unit = host.service("scratch4school")
     assert unit.is_enabled
     assert unit.is_running

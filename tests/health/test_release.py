@@ -1,4 +1,4 @@
-"""Releases: what the ledger says is what runs."""
+"""Releases: the live release is the ledger's current one, and it has a standby."""
 
 import sys
 from pathlib import Path
@@ -9,46 +9,46 @@ from conftest import ROOT, ask_container
 
 sys.path.append(str(ROOT / "plugins" / "module_utils"))
 
-import release_ledger
+from scratch4school_host import ledger
 
 APPLICATION = "--filter label=scratch4school.component=app"
 
 
 @pytest.fixture(scope="module")
 def changing(host: Any) -> bool:
-    """Whether somebody changes the host at this moment, as the deploy does that these tests are a part of."""
+    """Whether a change holds the host's lock, such as the deploy that runs these tests."""
     return host.run("test -e /var/lib/scratch4school/change/lock.json").rc == 0
 
 
-def test_ledger_and_engine_agree(host: Any, containers: Any) -> None:
-    """The last release that was activated, and not taken back, is the one whose container runs."""
-    history = release_ledger.parse(host.check_output("cat /var/lib/scratch4school/releases/ledger.jsonl"))
+def test_live_release_is_the_ledgers_current_one(host: Any, containers: Any) -> None:
+    """The last one that was activated and not reverted."""
+    history = ledger.parse(host.check_output("cat /var/lib/scratch4school/releases/ledger.jsonl"))
     assert containers["app"]["Config"]["Labels"]["scratch4school.release"] == history.current
 
 
 def test_schema_is_at_its_head(host: Any, containers: Any) -> None:
-    """The schema is what the running release needs, as its own processes say."""
+    """The live release reports that the schema is the one that it needs."""
     answer = ask_container(
         host, "docker exec %s /opt/scratch4school/bin/python -m scratch4school.probe /readyz", containers["app"]["Id"]
     )
     assert answer.rc == 0, answer.stdout + answer.stderr
 
 
-def test_pupils_are_sent_to_the_slot_that_runs(host: Any, containers: Any) -> None:
-    """The link that the proxy follows names the slot of a container that runs."""
+def test_link_of_the_proxy_leads_to_the_running_slot(host: Any, containers: Any) -> None:
+    """The symbolic link names the slot of a running container."""
     slot = Path(host.check_output("readlink /var/lib/scratch4school/run/app/current")).name
     assert containers["app"]["Config"]["Labels"]["scratch4school.slot"] == slot
     assert containers["app"]["State"]["Running"]
 
 
-def test_one_slot_rests(host: Any, changing: bool) -> None:
-    """A change that was cut short has left no second application running behind."""
+def test_only_one_slot_runs_outside_a_change(host: Any, changing: bool) -> None:
+    """An interrupted change has left no second slot running."""
     running = host.check_output(f"docker ps --quiet {APPLICATION}").split()
     assert len(running) == 1 or (changing and len(running) == 2)
 
 
-def test_a_spare_stands_by(host: Any, changing: bool) -> None:
-    """What `systemctl restart scratch4school` would start is the release that serves."""
+def test_standby_has_the_live_release(host: Any, changing: bool) -> None:
+    """`systemctl restart scratch4school` starts it."""
     releases = host.check_output(
         f"docker ps --all {APPLICATION} --format '{{{{.Label \"scratch4school.release\"}}}}'"
     ).split()

@@ -1,4 +1,4 @@
-"""SQLite: the file that holds the rows is whole, and is what the application's processes can share."""
+"""SQLite: the database file is undamaged, in write-ahead mode, and on the host's disk."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.engine("sqlite")
 
 DATABASE = Path("/var/lib/scratch4school/database/main.db")
 
-# In the application's container, because its SQLite is the one that counts. Read-only, because tests change nothing.
+# In the application's container, to use the application's SQLite. Read-only, because health tests change nothing.
 READ = (
     "import json, sqlite3, sys; "
     "database = sqlite3.connect('file:%s?mode=ro', uri=True, timeout=10); "
@@ -21,7 +21,7 @@ READ = (
 
 @pytest.fixture(scope="session")
 def ask(host: Any, containers: Any) -> Any:
-    """A function that gives the rows of one SQL statement, as lists."""
+    """A function that returns the rows of one SQL statement as lists."""
 
     def run(statement: str) -> list[list[Any]]:
         answer = ask_container(
@@ -37,37 +37,37 @@ def ask(host: Any, containers: Any) -> Any:
     return run
 
 
-def test_journal_is_a_write_ahead_log(ask: Any) -> None:
-    """Who reads does not wait for who writes."""
+def test_sqlite_uses_a_write_ahead_log(ask: Any) -> None:
+    """Readers do not wait for writers."""
     assert ask("PRAGMA journal_mode") == [["wal"]]
 
 
-def test_pages_are_whole(ask: Any) -> None:
-    """SQLite's own look at every page finds nothing wrong."""
+def test_pages_of_the_file_are_undamaged(ask: Any) -> None:
+    """By SQLite's own check of every page."""
     assert ask("PRAGMA quick_check") == [["ok"]]
 
 
-def test_references_lead_somewhere(ask: Any) -> None:
-    """No row refers to one that is gone."""
+def test_foreign_keys_have_no_missing_rows(ask: Any) -> None:
+    """By SQLite's own check."""
     assert ask("PRAGMA foreign_key_check") == []
 
 
-def test_rows_can_be_read(ask: Any) -> None:
-    """The application's own container sees the school's tables in the file."""
+def test_application_reads_the_tables_in_the_file(ask: Any) -> None:
+    """In the application's container."""
     tables = {name for (name,) in ask("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     assert {"users", "projects", "alembic_version"} <= tables
 
 
-def test_rows_lie_on_the_hosts_disk(containers: Any) -> None:
-    """The folder is the one that is mounted from the host: a new container does not lose it."""
+def test_folder_of_the_file_is_mounted_from_the_host(containers: Any) -> None:
+    """A new container must not lose the database."""
     sources = {mount["Destination"]: mount["Source"] for mount in containers["app"]["Mounts"]}
     assert sources[str(DATABASE.parent)] == str(DATABASE.parent)
 
 
-def test_what_lies_beside_it_is_as_closed(host: Any) -> None:
-    """SQLite's log holds rows too: whatever is in the folder is for the application alone.
+def test_only_the_application_can_read_the_folder_of_the_file(host: Any) -> None:
+    """SQLite's log contains rows too.
 
-    While a restore is verified, what it replaced lies there as well, in a folder that only root opens.
+    While a restore is verified, the replaced database is there too, in a folder that only root can open.
     """
     closed = "\\( -uid 10001 -perm 600 \\) -not \\( -type d -uid 0 -perm 700 \\)"
     assert host.check_output(f"find %s -mindepth 1 -not {closed}", str(DATABASE.parent)) == ""

@@ -1,4 +1,7 @@
-"""Debian 12 is a host like Debian 13: refused while bare, deployed, from nothing too, verified, used by a pupil."""
+"""A host with PostgreSQL on Debian 12: refused while it is bare, deployed, from nothing too, used by a pupil.
+
+Another host with Debian 12, deployed with SQLite, is in test_sqlite.py.
+"""
 
 from __future__ import annotations
 
@@ -6,58 +9,63 @@ from collections.abc import Callable
 
 import pytest
 import requests
-from conftest import PROJECTS, VERIFIED, Place, forget, hand_over_images, lab_host, on_host, play
+from conftest import PROJECTS
+
+from scratch4school_lab.hosts.plan import Host
+from scratch4school_lab.scenarios.lab_hosts import bookworm_host, copy_images, on_host, remove_installation
+from scratch4school_lab.scenarios.playbooks import VERIFIED, play
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def bare() -> Place:
-    """Another lab host, of Debian 12, on which there is nothing of ours."""
-    place = lab_host(system="bookworm")
-    forget(place)
-    return place
+def bare() -> Host:
+    """The host with Debian 12, without an installation."""
+    host = bookworm_host()
+    remove_installation(host)
+    return host
 
 
-# The host stays bare for this one alone: what a scenario leaves behind, the health tests meet.
 @pytest.mark.parametrize("playbook", ["verify.yml", "restart.yml"])
-def test_verb_needs_a_deployed_host(bare: Place, playbook: str) -> None:
-    """One sentence of ours instead of the engine's own error, where there may not even be an engine."""
-    run = play(playbook, limit=f"{bare.name},localhost")
+def test_playbook_on_bare_host_is_refused(bare: Host, playbook: str) -> None:
+    """Also where the host has no Docker Engine yet."""
+    run = play(playbook, host=bare)
     assert run.status != 0
-    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.sentence
+    assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.one_line
 
 
-@pytest.fixture(scope="module", params=["application", pytest.param("all", marks=pytest.mark.long)])
-def bookworm(images: dict[str, str], request: pytest.FixtureRequest) -> Place:
-    """That host with Scratch4School on it; so much of it built there, by its older engine."""
-    place = lab_host(system="bookworm")
-    forget(place, images=True)
+@pytest.fixture(scope="module", params=["application", "all"])
+def bookworm(images: dict[str, str], request: pytest.FixtureRequest) -> Host:
+    """That host, deployed; its older engine builds the application's image, or all images."""
+    host = bookworm_host()
+    remove_installation(host, images=True)
     if request.param == "application":
-        hand_over_images(place.name, images, but="app")
-    run = play("deploy.yml", limit=f"{place.name},localhost")
+        copy_images(host, [image for name, image in images.items() if name != "app"])
+    run = play("deploy.yml", host=host)
     assert run.status == 0, run.output[-4000:]
     assert VERIFIED in run.output
-    return place
+    return host
 
 
-def test_host_is_what_we_think(bookworm: Place) -> None:
-    """The host really is Debian 12, with its own, older engine."""
-    assert 'VERSION_ID="12"' in on_host("cat /etc/os-release", bookworm.name)
-    assert on_host("sudo docker version --format '{{.Server.Version}}'", bookworm.name).startswith("20.10")
+def test_host_runs_debian_12_and_its_engine(bookworm: Host) -> None:
+    """The other tests are about this host."""
+    assert 'VERSION_ID="12"' in on_host("cat /etc/os-release", bookworm)
+    assert on_host("sudo docker version --format '{{.Server.Version}}'", bookworm).startswith("20.10")
 
 
-def test_deploy_again_changes_nothing(bookworm: Place) -> None:
-    """Idempotence does not depend on the engine's version."""
-    run = play("deploy.yml", limit=f"{bookworm.name},localhost")
+def test_deploy_again_changes_nothing(bookworm: Host) -> None:
+    """Also with the older engine."""
+    run = play("deploy.yml", host=bookworm)
     assert run.status == 0, run.output[-4000:]
-    assert run.recap(bookworm.name)["changed"] == 0
+    assert run.recap(bookworm)["changed"] == 0
 
 
-def test_pupil_saves_and_reads(bookworm: Place, login: Callable[..., requests.Session]) -> None:
+def test_pupil_saves_and_reads(bookworm: Host, login: Callable[..., requests.Session]) -> None:
     """The same login and the same project as on Debian 13."""
-    pupil = login("pupil16", bookworm.url)
+    pupil = login("pupil16", bookworm)
     content = (PROJECTS / "default.sb3").read_bytes()
-    answer = pupil.post(f"{bookworm.url}/backend/api/projects", files={"project_file": ("p.sb3", content)}, timeout=30)
+    answer = pupil.post(f"{bookworm.url}/backend/api/projects", files={"project_file": ("p.sb3", content)}, timeout=60)
     assert answer.status_code == 200, answer.text
     address = f"{bookworm.url}/backend/api/projects/{answer.json()['id']}"
-    assert pupil.get(f"{address}/download", timeout=30).content == content
-    assert pupil.delete(address, timeout=30).status_code == 200
+    assert pupil.get(f"{address}/download", timeout=60).content == content
+    assert pupil.delete(address, timeout=60).status_code == 200

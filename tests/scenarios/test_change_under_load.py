@@ -1,4 +1,4 @@
-"""A hundred pupils go on saving, ten megabytes among it, while an operator does everything: not one request fails."""
+"""Changes while a hundred pupils save, some of them ten megabytes: no request fails."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Place, on_host, play
-from faults import image_of, serving_release
-from lesson import Lesson, lessons
-from pooler import POOLER
-from tables import Tables
-from variants import another_pooler, good, make
+
+from scratch4school_lab.hosts.plan import Host
+from scratch4school_lab.scenarios.background_class import BackgroundClass, background_classes
+from scratch4school_lab.scenarios.faults import image_of, live_release
+from scratch4school_lab.scenarios.lab_hosts import on_host
+from scratch4school_lab.scenarios.pgbouncer import CONTAINER
+from scratch4school_lab.scenarios.playbooks import play
+from scratch4school_lab.scenarios.variants import another_pooler, good, make
+from scratch4school_lab.tables import Tables
 
 pytestmark = pytest.mark.alone
 
 Checkouts = dict[Callable[[Path], None], Path]
 
-# They think for two seconds between two things they do: a hundred who never do leave two cores nothing for Ansible.
-LESSON = ["--users", "100", "--think", "2", "--seconds", "3600", "--large-share", "0.02", "--large-megabytes", "10"]
-# The command of each change, in this order: first PgBouncer alone, while the release is this checkout's; and a rollback
-# goes back to what the deploy replaced.
+# They think for two seconds between two operations; without that two cores have no time left for Ansible.
+CLASS = ["--users", "100", "--think", "2", "--large-share", "0.02", "--large-megabytes", "10"]
+# The command of each change, in this order: PgBouncer first, while the release is this checkout's; and the rollback
+# activates the release that the deploy has replaced.
 CHANGES = {
     "deploy.yml, another PgBouncer": lambda host, copies: play_on(host, "deploy.yml", folder=copies[another_pooler]),
-    "deploy.yml, the former PgBouncer": lambda host, copies: play_on(host, "deploy.yml"),
+    "deploy.yml, the previous PgBouncer": lambda host, copies: play_on(host, "deploy.yml"),
     "deploy.yml": lambda host, copies: play_on(host, "deploy.yml", folder=copies[good]),
     "restart.yml": lambda host, copies: play_on(host, "restart.yml"),
     "systemctl restart": lambda host, copies: on_host("sudo systemctl restart scratch4school", host),
@@ -36,41 +39,41 @@ CHANGES = {
     "restart.yml -e component=pgbouncer": lambda host, copies: play_on(host, "restart.yml", "component=pgbouncer"),
     "restart.yml -e component=proxy": lambda host, copies: play_on(host, "restart.yml", "component=proxy"),
 }
-# These are what the others are made of, and are tried with all other scenarios; the rest with `scripts/test long`.
+# The others consist of these steps; the rest runs with `scripts/test long`.
 FIRST = (
     "deploy.yml",
     "systemctl restart",
     "rollback.yml",
     "restart.yml -e component=postgres",
 )
-# After these another release serves than before.
+# After these another release is live.
 NEW_RELEASE = {"deploy.yml", "rollback.yml", "rollback.yml, back again"}
-# And after these PgBouncer is of another image.
-NEW_POOLER = {"deploy.yml, another PgBouncer", "deploy.yml, the former PgBouncer"}
+# After these PgBouncer runs from another image.
+NEW_POOLER = {"deploy.yml, another PgBouncer", "deploy.yml, the previous PgBouncer"}
 
 
-def play_on(host: str, playbook: str, *extra_vars: str, **place: Path) -> None:
-    """Run a verb on the host; it has to succeed."""
+def play_on(host: Host, playbook: str, *extra_vars: str, **where: Path) -> None:
+    """Run a playbook on the host; it has to succeed."""
     words = [word for setting in extra_vars for word in ("--extra-vars", setting)]
-    run = play(playbook, *words, limit=f"{host},localhost", **place)
+    run = play(playbook, *words, host=host, **where)
     assert run.status == 0, run.output[-6000:]
 
 
 @pytest.fixture(scope="module")
-def school(large: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lesson]:
-    """This checkout, deployed, and a class that saves until the last change; then everything it saved is there."""
-    with lessons(tmp_path_factory.mktemp("lesson")) as begin:
-        play_on(large.name, "deploy.yml")
-        lesson = begin(large, *LESSON)
-        yield lesson
-        report = lesson.end()
+def school(deployed: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundClass]:
+    """Deploy this checkout, and let a class save until the last change; then everything that it saved is read back."""
+    with background_classes(tmp_path_factory.mktemp("class")) as start_class:
+        play_on(deployed, "deploy.yml")
+        school = start_class(deployed, *CLASS)
+        yield school
+        report = school.end()
         assert report["promises"] == {"lost": 0, "torn": 0, "duplicates": 0, "orphans": 0}
         assert (report["failed"], report["unread"]) == (0, [])
 
 
 @pytest.fixture(scope="module")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Checkouts:
-    """Checkouts that are as good as this one, by what was edited in them."""
+    """Variants of this checkout that can stay live."""
     folder = tmp_path_factory.mktemp("variants")
     return {edit: make(folder, edit) for edit in (another_pooler, good)}
 
@@ -78,16 +81,16 @@ def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Checkouts:
 @pytest.mark.parametrize(
     "change", [change if change in FIRST else pytest.param(change, marks=pytest.mark.long) for change in CHANGES]
 )
-def test_change_fails_nobody(change: str, school: Lesson, checkouts: Checkouts, tables: Tables) -> None:
-    """Whatever is done, everybody is answered."""
-    former, pooler, began = serving_release(school.place), image_of(school.place, POOLER), time.time()
-    change_it: Callable[[str, Checkouts], None] = CHANGES[change]
+def test_change_fails_no_request(change: str, school: BackgroundClass, checkouts: Checkouts, tables: Tables) -> None:
+    """Each request during the change is answered."""
+    release, image, began = live_release(school.host), image_of(school.host, CONTAINER), time.time()
+    make_change: Callable[[Host, Checkouts], object] = CHANGES[change]
     row: dict[str, object] = {"change": change, "seconds": None, "requests": None, "failed": None}
     tables.add("Changes under load", row)
-    change_it(school.place.name, checkouts)
+    make_change(school.host, checkouts)
     row["seconds"] = time.time() - began
-    stretch = school.since(began)
-    row.update(requests=stretch.requests, failed=stretch.failed)
-    assert (stretch.failed, stretch.lost) == (0, 0), stretch.explain()
-    assert (serving_release(school.place) != former) is (change in NEW_RELEASE)
-    assert (image_of(school.place, POOLER) != pooler) is (change in NEW_POOLER)
+    interval = school.since(began)
+    row.update(requests=interval.requests, failed=interval.failed)
+    assert (interval.failed, interval.lost) == (0, 0), interval.explain()
+    assert (live_release(school.host) != release) is (change in NEW_RELEASE)
+    assert (image_of(school.host, CONTAINER) != image) is (change in NEW_POOLER)

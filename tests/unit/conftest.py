@@ -20,6 +20,8 @@ PLUGINS = ROOT / "plugins"
 
 # When Ansible packs a module for a host it lays our module_utils beside its own; here both are one package likewise.
 ansible.module_utils.__path__.append(str(PLUGINS / "module_utils"))
+# Filters and lookups find it by their own place.
+sys.path.append(str(PLUGINS / "module_utils"))
 
 
 def load(path: Path) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What decides in benchmarks/: which statements are one kind, what pgbench is told, how ratios are worked out."""
+"""The logic of benchmarks/: kinds of statements, scripts for pgbench, ratios."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "benchmarks"), str(ROOT / "scripts"), str(ROOT / "tests" / "scenarios")]
+sys.path.append(str(ROOT / "benchmarks"))
 
 from _bench import classroom, cli, floors, growth, verbs  # noqa: E402
 from _bench.host import BenchmarkFailed, Host, Meter  # noqa: E402
@@ -22,21 +22,21 @@ MACHINE = {"processor": "a", "commit": "abc1234"}
 
 
 def statements(*texts: str) -> list[Statement]:
-    """As the log would give them."""
+    """Statements with these texts, as the log gives them."""
     return [Statement(1, 0.1, text) for text in texts]
 
 
 class TestStatements:
     """Statements of one kind differ in their values alone."""
 
-    def test_values_make_no_other_kind(self) -> None:
+    def test_statements_with_other_values_are_one_kind(self) -> None:
         one, other = statements(
             "SELECT a\nFROM users WHERE id = 'ada''s' AND at > '2026-11-26T08:00:00'::timestamp LIMIT 1",
             "SELECT a FROM users WHERE id = 'bob' AND at > '2026-01-01T00:00:00'::timestamp LIMIT 20",
         )
         assert one.kind == other.kind == "SELECT a FROM users WHERE id = ? AND at > ? LIMIT ?"
 
-    def test_a_save_is_told_to_pgbench_as_the_application_sends_it(self) -> None:
+    def test_save_becomes_pgbench_script_of_same_statements(self) -> None:
         told = floors.script(
             statements(
                 "BEGIN; SET LOCAL lock_timeout = '3s'; SET LOCAL statement_timeout = '15s'",
@@ -52,13 +52,13 @@ class TestStatements:
             "COMMIT;",
         ]
 
-    def test_lists_and_nulls_make_no_other_kind(self) -> None:
+    def test_statements_with_other_lists_are_one_kind(self) -> None:
         one, other = statements(
             "SELECT a WHERE b IN (1, 2, 3) AND c = NULL", "SELECT a WHERE b IN ('x', 'y') AND c = 1"
         )
         assert one.kind == other.kind == "SELECT a WHERE b IN (?) AND c = ?"
 
-    def test_a_costume_is_told_to_pgbench_as_one_that_is_not_there_yet(self) -> None:
+    def test_asset_becomes_new_asset_in_pgbench_script(self) -> None:
         md5 = "0123456789abcdef0123456789abcdef"
         told = floors.script(
             statements(
@@ -73,20 +73,20 @@ class TestStatements:
             f"INSERT INTO assets (md5, file_path) VALUES ({new}, 'assets/{md5}.png') ON CONFLICT DO NOTHING;",
         ]
 
-    def test_a_revision_that_reads_differently_is_no_floor(self) -> None:
+    def test_changed_revision_statement_is_refused(self) -> None:
         with pytest.raises(BenchmarkFailed, match="reads differently"):
             floors.script(statements("INSERT INTO project_revisions (file_path, version) VALUES ('a', 1)"))
 
-    def test_a_plan_that_reads_a_whole_table_is_seen(self) -> None:
+    def test_plan_with_sequential_scan_names_table(self) -> None:
         plan = "Limit\n  ->  Seq Scan on projects (actual rows=1)\n  ->  Index Scan using a on users"
         assert growth.whole_tables(plan) == ["projects"]
         assert growth.whole_tables("Index Scan using projects_pkey on projects") == []
 
 
 class TestMeter:
-    """CPU between two moments, from counters that are read now and then."""
+    """CPU between two moments, from counters that are read several times a second."""
 
-    def test_what_lies_between_two_readings_is_even_and_parts_add_up(self) -> None:
+    def test_cpu_between_readings_is_interpolated_and_summed_by_part(self) -> None:
         meter = Meter(Host())
         meter._lines = [
             {"at": 0.0, "scratch4school-proxy": 0.0, "scratch4school-app-blue": 1.0, "scratch4school-bench-app": 0.0},
@@ -98,9 +98,9 @@ class TestMeter:
 
 
 class TestFigures:
-    """What the tables are made of."""
+    """The rows of the tables."""
 
-    def test_ratios_are_of_the_same_number_of_users(self) -> None:
+    def test_ratios_compare_same_number_of_users(self) -> None:
         figures = {"p50_ms": 1.0, "p99_ms": 10.0, "all_ms": 2.0}
         rows = [
             {"way": classroom.WAY, "users": 10, "requests/s": 1.0, **figures},
@@ -111,20 +111,20 @@ class TestFigures:
             {"ours over": classroom.ORIGINAL, "requests/s": 5.0, "p50_ms": 1.0, "p99_ms": 0.25, "all_ms": 1.0}
         ]
 
-    def test_what_is_compared_is_measured_there_and_back(self, capsys: pytest.CaptureFixture) -> None:
+    def test_measurement_runs_in_both_orders(self, capsys: pytest.CaptureFixture) -> None:
         seen: list[str] = []
 
         def work(name: str) -> dict[str, object]:
             seen.append(name)
             return {"requests/s": 100.0 * len(seen), "p50_ms": 1.0, "failed": 1, "broken": 0}
 
-        held = classroom.there_and_back(["a", "b"], work)
+        measured = classroom.in_both_orders(["a", "b"], work)
         assert seen == ["a", "b", "b", "a"]
-        assert held["a"] == {"requests/s": 250.0, "p50_ms": 1.0, "failed": 2, "broken": 0, "spread_%": 120}
-        assert held["b"]["spread_%"] == 40
+        assert measured["a"] == {"requests/s": 250.0, "p50_ms": 1.0, "failed": 2, "broken": 0, "spread_%": 120}
+        assert measured["b"]["spread_%"] == 40
         assert capsys.readouterr().out.count("requests/s") == 4
 
-    def test_the_slowest_tasks_are_told_by_their_median(self) -> None:
+    def test_profile_has_slowest_tasks_by_median(self) -> None:
         said = "RECAP\n\nimages : Build app ------- 20.50s\nrelease : Drain ---- 2.00s\nimages : Build app --- 1.00s\n"
         assert verbs.tasks(said) == {"images : Build app": 21.5, "release : Drain": 2.0}
         runs = [verbs.tasks(said), {"images : Build app": 1.0, "release : Drain": 3.0}, {"release : Drain": 2.5}]
@@ -132,13 +132,11 @@ class TestFigures:
         assert row["tasks"] == 2
         assert row["1"] == "2.5 release : Drain"
 
-    def test_a_verb_is_told_by_its_median(self) -> None:
+    def test_playbook_row_has_median(self) -> None:
         row = verbs.times_of("drill", [3.0, 1.0, 2.0])
         assert row == {"verb": "drill", "median_s": 2.0, "least": 1.0, "most": 3.0, "runs": 3}
 
-    def test_a_part_that_is_measured_again_takes_the_place_of_its_former_figures(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture
-    ) -> None:
+    def test_part_measured_again_replaces_previous_figures(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         Results(tmp_path, MACHINE).table("one", [{"a": 1}])
         Results(tmp_path, MACHINE).table("two", [{"b": 2.0}], "A note.")
         Results(tmp_path, MACHINE).table("one", [{"a": 3}])
@@ -149,21 +147,21 @@ class TestFigures:
         )
         assert capsys.readouterr().out.count("one\n") == 2
 
-    def test_every_plot_has_a_table_of_its_name(self) -> None:
+    def test_every_plot_has_table_of_its_title(self) -> None:
         drawn = (ROOT / "benchmarks" / "_bench" / "draw.py").read_text()
         for title in (classroom.LOAD, floors.OPERATIONS, growth.GROWTH, verbs.TIMES_TABLES):
             assert f'"{title}"' in drawn
 
 
 class TestCommand:
-    """The command as it is typed."""
+    """The command as a person types it."""
 
-    def test_help_names_every_part(self) -> None:
+    def test_help_lists_every_part(self) -> None:
         command = [ROOT / "benchmarks" / "run", "--help"]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         assert all(f"\n  {part} " in said for part in cli.PARTS)
 
-    def test_an_unknown_part_is_refused_before_anything_is_started(self, capsys: pytest.CaptureFixture) -> None:
+    def test_unknown_part_is_usage_error(self, capsys: pytest.CaptureFixture) -> None:
         with pytest.raises(SystemExit) as ended:
             cli.main(["nothing"])
         assert ended.value.code == 2

@@ -1,4 +1,4 @@
-"""The build context decides what is rebuilt: too many files and nothing is unchanged, too few and images go stale."""
+"""Build contexts: with too many files, unchanged images are rebuilt; with too few, changed ones are not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
-    """A small build context with a program, a nested folder and things that .dockerignore leaves out."""
+    """A small build context with a program, a nested folder, and files that .dockerignore excludes."""
     root = tmp_path / "app"
     for name, text in {
         "Dockerfile": "FROM scratch\n",
@@ -36,8 +36,8 @@ def context(tmp_path: Path) -> Path:
     return root
 
 
-def test_only_what_counts_is_listed(context: Path) -> None:
-    """.dockerignore is honoured, the rest is sorted."""
+def test_listed_files_are_those_that_docker_sends(context: Path) -> None:
+    """Sorted, without those that .dockerignore excludes."""
     assert context_files(context) == [".dockerignore", "Dockerfile", "src/main.py", "src/notes.md", "start"]
 
 
@@ -66,26 +66,26 @@ def test_only_what_counts_is_listed(context: Path) -> None:
         ("#a", "#a", False),
     ],
 )
-def test_patterns_mean_what_they_mean_to_docker(pattern: str, path: str, ignored: bool) -> None:
-    """One case per rule of the subset we honour."""
+def test_pattern_matches_the_same_paths_as_in_docker(pattern: str, path: str, ignored: bool) -> None:
+    """One case per rule of the supported subset."""
     assert any(rule.match(path) for rule in ignore_rules(pattern)) is ignored
 
 
 @pytest.mark.parametrize(("text", "word"), [("a\n!a/b\n", "line 2"), ("../a", "outside")])
-def test_what_is_not_understood_is_refused(text: str, word: str) -> None:
-    """An exception read wrongly would leave files out of the digest, and an image would go stale unseen."""
+def test_unsupported_pattern_is_refused(text: str, word: str) -> None:
+    """A misread exception would exclude files from the digest, and a changed image would keep its tag."""
     with pytest.raises(BuildContextError, match=word):
         ignore_rules(text)
 
 
-def test_the_dockerfile_counts_even_when_ignored(context: Path) -> None:
-    """Docker sends it whatever .dockerignore says, so a change of it must be a change."""
+def test_dockerfile_is_listed_even_when_ignored(context: Path) -> None:
+    """Docker sends it even then, so that a change must change the digest."""
     (context / ".dockerignore").write_text("Dockerfile\n.dockerignore\nsrc\nstart\n.venv\nREADME.md\n")
     assert context_files(context) == [".dockerignore", "Dockerfile"]
 
 
-def test_the_digest_ignores_what_checkouts_differ_in(context: Path) -> None:
-    """Times, umask and ignored files differ between two checkouts of one commit."""
+def test_digest_is_the_same_in_two_checkouts_of_one_commit(context: Path) -> None:
+    """Times, umask and ignored files differ between them."""
     before = digest(context)
     os.utime(context / "start", (1, 1))
     (context / "src/main.py").chmod(0o600)
@@ -117,21 +117,21 @@ def change_rules(context: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [change_content, change_mode, change_name, change_to_link, change_rules])
-def test_the_digest_follows_what_matters(context: Path, change: Callable[[Path], None]) -> None:
-    """Each of these gives another image."""
+def test_change_of_the_image_changes_the_digest(context: Path, change: Callable[[Path], None]) -> None:
+    """Of content, mode, name, kind and ignored files."""
     before = digest(context)
     change(context)
     assert digest(context) != before
 
 
-def test_extra_strings_are_kept_apart(context: Path) -> None:
-    """Moving a character from one string to the next is a change, and so is their order."""
+def test_digest_separates_the_extra_strings(context: Path) -> None:
+    """A character that moves from one string to the next is a change, and so is another order."""
     digests = {digest(context, extra) for extra in ([], [""], ["ab", "c"], ["a", "bc"], ["c", "ab"])}
     assert len(digests) == 5
 
 
-def test_the_archive_is_the_same_for_the_same_files(context: Path) -> None:
-    """Owner root, time zero, folders before their files; otherwise every run would copy the context anew."""
+def test_archive_is_the_same_for_the_same_files(context: Path) -> None:
+    """Owner root, time 0, folders before their files; otherwise every run would copy the context again."""
     first = archive(context, compress=True)
     os.utime(context / "start", (1, 1))
     assert archive(context, compress=True) == first
@@ -143,26 +143,28 @@ def test_the_archive_is_the_same_for_the_same_files(context: Path) -> None:
     assert members["Dockerfile"].mode == 0o644
 
 
-def test_a_missing_dockerfile_is_a_sentence(context: Path) -> None:
-    """A mistyped path must not become the digest of nothing."""
+def test_context_without_a_dockerfile_is_refused(context: Path) -> None:
+    """A mistyped path must not get the digest of no files."""
     (context / "Dockerfile").unlink()
     with pytest.raises(BuildContextError, match="has no Dockerfile"):
         digest(context)
 
 
-def test_the_filter_gives_the_digest(context: Path, filters: dict[str, Callable[..., Any]]) -> None:
-    """Tags are made by the filter, archives by the module; both must speak of the same files."""
+def test_filter_and_module_give_the_same_digest(context: Path, filters: dict[str, Callable[..., Any]]) -> None:
+    """The filter makes tags and the module makes archives, of the same files."""
     assert filters["build_context_digest"](str(context), ["base"]) == digest(context, ["base"])
     with pytest.raises(AnsibleFilterError, match="is not a folder"):
         filters["build_context_digest"](str(context / "nowhere"))
 
 
-def test_the_module_writes_once(context: Path, tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
-    """Check mode foretells, the first run writes, the second finds nothing to do, a change is seen."""
+def test_module_writes_the_archive_only_when_it_differs(
+    context: Path, tmp_path: Path, run_module: Callable[..., dict[str, Any]]
+) -> None:
+    """In the first run and after a change; check mode writes nothing."""
     dest = tmp_path / "context.tar.gz"
     arguments = {"path": str(context), "dest": str(dest), "extra": ["base"]}
-    foretold = run_module("build_context", check_mode=True, **arguments)
-    assert foretold["changed"]
+    planned = run_module("build_context", check_mode=True, **arguments)
+    assert planned["changed"]
     assert not dest.exists()
     written = run_module("build_context", **arguments)
     assert written["changed"]
@@ -174,16 +176,16 @@ def test_the_module_writes_once(context: Path, tmp_path: Path, run_module: Calla
     assert list(tmp_path.glob(".context*")) == []
 
 
-def test_the_module_does_not_pack_itself(context: Path, run_module: Callable[..., dict[str, Any]]) -> None:
-    """An archive inside its own context would grow with every run."""
+def test_module_refuses_an_archive_inside_the_context(context: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """The archive would contain itself and grow with every run."""
     answer = run_module("build_context", path=str(context), dest=str(context / "context.tar"))
     assert answer["failed"]
     assert "pack itself" in answer["msg"]
 
 
 @pytest.mark.parametrize("image", sorted(path.parent.name for path in ROOT.glob("docker/*/Dockerfile")))
-def test_what_tools_leave_behind_is_in_no_context(image: str) -> None:
-    """A checkout in which the tests have run is the same release: what git ignores there, Docker ignores."""
+def test_docker_ignores_all_files_that_git_ignores(image: str) -> None:
+    """A checkout in which tests have run is the same release as a new one."""
     folder = ROOT / "docker" / image
     ignored, rules = (
         (folder / name).read_text() if (folder / name).is_file() else "" for name in (".gitignore", ".dockerignore")
@@ -194,6 +196,6 @@ def test_what_tools_leave_behind_is_in_no_context(image: str) -> None:
     assert [name for name in names if not any(rule.match(name) for rule in ignore_rules(rules))] == []
 
 
-def test_what_the_applications_tests_leave_is_ignored() -> None:
-    """Hypothesis hides its folder from git by itself, so nobody sees that it is there."""
+def test_folder_of_hypothesis_is_in_gitignore() -> None:
+    """Hypothesis hides its folder from git itself, so that a missing line would not show."""
     assert ".hypothesis/" in (ROOT / "docker" / "app" / ".gitignore").read_text().splitlines()

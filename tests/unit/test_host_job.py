@@ -1,4 +1,4 @@
-"""Long work on a host: started by systemd, heard while it runs, and ended with its own words."""
+"""A long program on a host: started by systemd, read while it runs, and ended with its own message."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ def job(
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     module = load(PLUGINS / "modules" / "host_job.py")
     monkeypatch.setattr(module, "FOLDER", str(tmp_path / "jobs"))
-    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 0.1)
     monkeypatch.setitem(run_module.__globals__, "load", lambda path: module)
     return lambda *argv, offset=-1: run_module("host_job", name="backup", argv=[*argv], offset=offset)
 
 
-def test_it_is_started_and_heard_to_its_end(job: Callable[..., dict[str, Any]]) -> None:
-    """All it said, where to go on, and how it ended."""
+def test_job_is_started_and_read_to_its_end(job: Callable[..., dict[str, Any]]) -> None:
+    """All its output, where to go on, and how it ended."""
     first = job("sh", "-c", "echo one; echo two; echo why >&2; exit 3")
     assert (first["text"], first["offset"], first["rc"], first["stderr"]) == ("one\ntwo\n", 8, 3, "why")
     rest = job("ignored", offset=4)
     assert (rest["text"], rest["rc"]) == ("two\n", 3)
 
 
-def test_what_was_said_before_is_forgotten(job: Callable[..., dict[str, Any]]) -> None:
-    """A second job of a name does not begin with the first one's words."""
+def test_output_of_an_earlier_job_is_forgotten(job: Callable[..., dict[str, Any]]) -> None:
+    """A second job of a name does not begin with the first one's output."""
     job("echo", "first")
     assert job("echo", "second")["text"] == "second\n"
 
 
-def test_one_of_a_name_at_a_time(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """A second one is refused by name instead of writing over the first one's words."""
+def test_second_job_of_a_name_is_refused(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """It would write over the first one's output."""
     (tmp_path / "runs").write_text("active\n")
     assert "backup runs already on this host" in job("echo")["msg"]
 
 
-def test_nothing_new_is_said_to_be_so(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """A job that runs and is silent is neither ended nor failed."""
+def test_silent_job_is_still_running(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A job that runs and prints nothing has neither ended nor failed."""
     job("echo", "x")
     (tmp_path / "jobs" / "backup" / "status").unlink()
     (tmp_path / "runs").write_text("active\n")
@@ -61,18 +61,18 @@ def test_nothing_new_is_said_to_be_so(job: Callable[..., dict[str, Any]], tmp_pa
     assert (answer["text"], "rc" in answer) == ("", False)
 
 
-def test_one_that_is_on_its_way_out_has_not_ended(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """Nobody undoes what something still does."""
+def test_exiting_job_is_still_running(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """A playbook must not undo what a job still does."""
     job("echo", "x")
     (tmp_path / "jobs" / "backup" / "status").unlink()
     (tmp_path / "bin" / "systemctl").write_text("#!/bin/sh\necho deactivating\nexit 3\n")
     assert "rc" not in job("ignored", offset=2)
 
 
-def test_what_was_said_at_the_very_end_is_heard(
+def test_last_output_of_a_job_is_read(
     job: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It speaks and ends between the last look at its words and the look whether it runs."""
+    """It prints and ends between the last reading and the question whether it runs."""
     job("echo", "x")
     folder = tmp_path / "jobs" / "backup"
     (folder / "status").unlink()
@@ -82,8 +82,8 @@ def test_what_was_said_at_the_very_end_is_heard(
     assert (answer["text"], answer["rc"]) == ("last\n", 0)
 
 
-def test_one_that_was_ended_from_outside_has_ended(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """Stopped by hand, killed for want of memory, or gone with the machine: nobody waits for it for ever."""
+def test_job_that_was_ended_from_outside_has_failed(job: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """Stopped by hand, killed for want of memory, or gone with the machine."""
     job("sh", "-c", "echo x; echo why >&2")
     (tmp_path / "jobs" / "backup" / "status").unlink()
     assert job("ignored", offset=0)["text"] == "x\n"

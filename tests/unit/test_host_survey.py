@@ -1,4 +1,4 @@
-"""The one look at a host: what it reads from kernel, engine and application, and when a role counts as settled."""
+"""The survey of a host: what it reads from kernel, engine and application, and the recorded state of roles."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import socketserver
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,54 +40,6 @@ CONTAINER = {
 }
 
 
-class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    """HTTP over a unix socket, as the engine and gunicorn speak it."""
-
-    daemon_threads = True
-
-    def get_request(self) -> tuple[Any, Any]:
-        """The handler wants an address to log."""
-        return super().get_request()[0], ("", 0)
-
-
-@pytest.fixture
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, dict[str, Any]], None]]:
-    """A function that answers on a unix socket: path asked -> JSON, or (status, JSON); anything else is 404."""
-    servers = []
-
-    def start(path: Path, answers: dict[str, Any]) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found = answers.get(self.path, (404, {}))
-                status, answer = found if isinstance(found, tuple) else (200, found)
-                body = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server = UnixServer(str(path), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-@pytest.fixture
-def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with a short name: a unix socket's path may have 108 characters."""
-    folder = Path("/tmp") / f"s4s-{os.getpid()}-{time.monotonic_ns() % 10**6}"
-    folder.mkdir()
-    yield folder
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -97,20 +48,14 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("", ("an unknown system", "")),
     ],
 )
-def test_system_is_named_as_people_do(text: str, expected: tuple[str, str]) -> None:
+def test_system_is_named_by_distribution_and_version(text: str, expected: tuple[str, str]) -> None:
     """Debian by its number, Ubuntu by year and month."""
     found = host_survey.system(text)
     assert (found["distribution"], found["version"]) == expected
 
 
-def test_memory_is_in_megabytes() -> None:
-    """What there is, and what a new process could have."""
-    text = "MemTotal:        2048000 kB\nMemFree: 100 kB\nMemAvailable:    1024000 kB\n"
-    assert host_survey.memory(text) == {"total_mb": 2000, "available_mb": 1000}
-
-
-def test_disk_of_a_folder_that_will_be_made_is_that_of_the_nearest(tmp_path: Path) -> None:
-    """Before the first deploy there is no folder of ours, and the room must be known all the same."""
+def test_free_space_of_a_missing_folder_is_that_of_its_nearest_parent(tmp_path: Path) -> None:
+    """Before the first deploy there is no folder of ours, but the free space must be known."""
     free = host_survey.free_mb(str(tmp_path / "not" / "yet"))
     assert free == pytest.approx(host_survey.free_mb(str(tmp_path)), abs=200)
     assert free > 0
@@ -124,16 +69,16 @@ def test_file_system_is_that_of_the_longest_mount(tmp_path: Path) -> None:
     assert host_survey.file_system(f"{tmp_path}/r", mounts) == "ext4"
 
 
-def test_size_is_that_of_all_files(tmp_path: Path) -> None:
+def test_size_of_a_folder_is_the_sum_of_its_files(tmp_path: Path) -> None:
     """In whole megabytes; what cannot be counted in time is not guessed."""
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "file").write_bytes(os.urandom(3 * 2**20))
-    assert host_survey.size_mb(str(tmp_path), time.monotonic() + 5) == 3
+    assert host_survey.size_mb(str(tmp_path), time.monotonic() + 600) == 3
     assert host_survey.size_mb(str(tmp_path), time.monotonic() - 1) is None
-    assert host_survey.size_mb(str(tmp_path / "missing"), time.monotonic() + 5) == 0
+    assert host_survey.size_mb(str(tmp_path / "missing"), time.monotonic() + 600) == 0
 
 
-def test_ports_are_held_by_somebody_by_us_or_by_nobody() -> None:
+def test_port_is_free_or_held_by_us_or_by_another_program() -> None:
     """Our own proxy is no reason to refuse; a program without a name is one."""
     own = host_survey.published(CONTAINER)
     holders = host_survey.port_holders(LISTENING, [443, 22, 8080, 80], own)
@@ -149,75 +94,6 @@ def test_authorities_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
     expected = [hashlib.sha1(content, usedforsecurity=False).hexdigest() for content in (b"two", b"one")]
     assert host_survey.authorities(str(tmp_path)) == expected
     assert host_survey.authorities(str(tmp_path / "missing")) == []
-
-
-def test_engine_is_asked_over_its_socket(short: Path, serve: Callable[..., None]) -> None:
-    """Only containers of ours are described; one that went meanwhile is left out."""
-    serve(
-        short / "docker.sock",
-        {
-            "/info": {"ServerVersion": "26"},
-            "/containers/json?all=1": [
-                {"Id": "c1", "Names": ["/scratch4school-proxy"]},
-                {"Id": "c2", "Names": ["/scratch4school-app-blue"]},
-                {"Id": "c3", "Names": ["/something-else"]},
-            ],
-            "/containers/c1/json": CONTAINER,
-        },
-    )
-    engine = host_survey.Engine(str(short / "docker.sock"))
-    assert engine.get("/info") == {"ServerVersion": "26"}
-    assert engine.get("/networks/none") is None
-    assert engine.containers() == {"scratch4school-proxy": CONTAINER}
-
-
-def test_host_without_an_engine_is_a_host_too(tmp_path: Path) -> None:
-    """Before the first deploy nobody listens there."""
-    engine = host_survey.Engine(str(tmp_path / "docker.sock"))
-    assert engine.get("/info") is None
-    assert engine.containers() == {}
-
-
-def test_serving_slot_is_asked_whether_it_is_ready(short: Path, serve: Callable[..., None]) -> None:
-    """The link says which slot; its answer says release and schema also when it is not ready."""
-    (short / "blue").mkdir()
-    (short / "current").symlink_to("blue")
-    answers: dict[str, Any] = {
-        "/readyz": {"release": "r1", "schema": "0003", "status": "ready", "last_login": "2026-11-24T16:50:00Z"}
-    }
-    serve(short / "blue" / "gunicorn.sock", answers)
-    slot = host_survey.slot(str(short))
-    assert slot == "blue"
-    assert host_survey.ready(str(short), slot) == {
-        "ok": True,
-        "release": "r1",
-        "schema": "0003",
-        "last_login": "2026-11-24T16:50:00Z",
-        "error": "",
-    }
-    answers["/readyz"] = (503, {"release": "r1", "schema": None, "last_login": None, "error": "database: gone"})
-    assert host_survey.ready(str(short), slot) == {
-        "ok": False,
-        "release": "r1",
-        "schema": "",
-        "last_login": "",
-        "error": "database: gone",
-    }
-
-
-def test_slot_of_a_former_version_that_knows_no_logins_is_ready(short: Path, serve: Callable[..., None]) -> None:
-    """A release from before `last_login` says nothing of it, and that is no error."""
-    (short / "blue").mkdir()
-    serve(short / "blue" / "gunicorn.sock", {"/readyz": {"release": "r1", "schema": "0003"}})
-    found = host_survey.ready(str(short), "blue")
-    assert (found["ok"], found["last_login"]) == (True, "")
-
-
-def test_no_slot_is_not_ready(tmp_path: Path) -> None:
-    """Before the first release, and where nobody listens."""
-    assert host_survey.slot(str(tmp_path)) == ""
-    assert not host_survey.ready(str(tmp_path), "")["ok"]
-    assert not host_survey.ready(str(tmp_path), "green")["ok"]
 
 
 @pytest.fixture
@@ -278,9 +154,11 @@ def test_provider_that_answers_is_described_by_status_and_keys(
     assert host_survey.provider([url]) == {url: {"status": status, "problem": "", "keys": keys}}
 
 
-def test_provider_that_says_nothing_in_time_is_silent(web: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_without_an_answer_in_time_is_reported_as_timed_out(
+    web: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that takes the request and does not answer is waited for, and then named with the cause."""
-    monkeypatch.setattr(host_survey, "REACH_PATIENCE", 0.2)
+    monkeypatch.setattr(host_survey, "URL_PATIENCE", 0.2)
     url = web(0, b"")
     found = host_survey.provider([url])[url]
     assert (found["status"], found["keys"]) == (0, 0)
@@ -321,7 +199,7 @@ def test_provider_without_addresses_is_asked_nothing() -> None:
         (b"\xff\xfe", 0),
     ],
 )
-def test_key_count_is_of_what_is_a_key(body: bytes, count: int) -> None:
+def test_key_count_ignores_objects_without_a_key_type(body: bytes, count: int) -> None:
     """Only objects with a key type count (RFC 7517); whatever else an address answers holds none."""
     assert host_survey.key_count(body) == count
 
@@ -361,7 +239,7 @@ esac"""
         ("silent", "it is none"),
     ],
 )
-def test_calendar_error_is_what_systemd_says(fake_program: Callable[..., Path], hour: str, error: str) -> None:
+def test_calendar_error_is_the_last_line_of_systemd(fake_program: Callable[..., Path], hour: str, error: str) -> None:
     """Its last line is handed on, and a text that begins with a dash is no option."""
     fake_program("systemd-analyze", SYSTEMD_ANALYZE)
     assert host_survey.calendar_error(hour) == error
@@ -398,9 +276,9 @@ def test_has_program_finds_what_the_shell_would_start(fake_program: Callable[...
 
 
 def test_last_lines_of_a_long_file_are_whole(tmp_path: Path) -> None:
-    """A journal that only grows is not sent as a whole, nor is half a line of it."""
-    (tmp_path / "journal").write_text("".join(f'{{"n": {number}}}\n' for number in range(1000)))
-    found = host_survey.text(tmp_path / "journal", 100).splitlines()
+    """An audit log that only grows is not sent as a whole, nor is half a line of it."""
+    (tmp_path / "log").write_text("".join(f'{{"n": {number}}}\n' for number in range(1000)))
+    found = host_survey.text(tmp_path / "log", 100).splitlines()
     assert json.loads(found[-1]) == {"n": 999}
     assert all(json.loads(line) for line in found)
     assert host_survey.text(tmp_path / "missing") == ""
@@ -457,7 +335,9 @@ def test_same_state_is_the_same_digest(tmp_path: Path, etc: Path) -> None:
     ],
     ids=["changed", "deleted", "mode", "added", "folder added", "folder's mode", "replaced by a link"],
 )
-def test_whatever_was_done_by_hand_is_seen(tmp_path: Path, etc: Path, drift: Callable[[Path], Any], fact: str) -> None:
+def test_change_by_hand_changes_the_fact_of_that_file_only(
+    tmp_path: Path, etc: Path, drift: Callable[[Path], Any], fact: str
+) -> None:
     """A file deleted, changed, added, or opened to others is another fact, and the facts of the others stay."""
     before = content(tmp_path)
     drift(etc)
@@ -466,7 +346,7 @@ def test_whatever_was_done_by_hand_is_seen(tmp_path: Path, etc: Path, drift: Cal
     assert differing == {f"file /etc/proxy{fact}"}
 
 
-def test_a_file_in_a_folder_of_its_own_is_seen(tmp_path: Path, etc: Path) -> None:
+def test_changed_file_in_a_subfolder_changes_its_fact(tmp_path: Path, etc: Path) -> None:
     """A role's folder counts with all that lies below it."""
     (etc / "conf.d").mkdir()
     (etc / "conf.d" / "one").write_text("1")
@@ -476,7 +356,7 @@ def test_a_file_in_a_folder_of_its_own_is_seen(tmp_path: Path, etc: Path) -> Non
     assert before["file /etc/proxy/conf.d"]
 
 
-def test_a_folder_that_is_place_and_content_is_one_fact(tmp_path: Path, etc: Path) -> None:
+def test_folder_named_as_place_and_as_content_is_one_fact(tmp_path: Path, etc: Path) -> None:
     """A file that is named as a place besides is still seen when its content changes."""
     managed = {"contents": ["/etc/proxy"], "places": ["/etc/proxy", "/etc/proxy/nginx.conf"]}
     before = observer(tmp_path).facts(managed)
@@ -485,8 +365,8 @@ def test_a_folder_that_is_place_and_content_is_one_fact(tmp_path: Path, etc: Pat
     assert observer(tmp_path).facts(managed) != before
 
 
-def test_a_link_is_compared_by_where_it_leads(tmp_path: Path, etc: Path) -> None:
-    """It is not followed: what lies there is somebody else's."""
+def test_changed_target_of_a_link_changes_its_fact(tmp_path: Path, etc: Path) -> None:
+    """It is not followed: what lies there belongs to another program."""
     (etc / "link").symlink_to("one")
     before = content(tmp_path)
     (etc / "link").unlink()
@@ -494,7 +374,7 @@ def test_a_link_is_compared_by_where_it_leads(tmp_path: Path, etc: Path) -> None
     assert content(tmp_path) != before
 
 
-def test_a_place_is_compared_without_its_content(tmp_path: Path, etc: Path) -> None:
+def test_place_is_compared_without_its_content(tmp_path: Path, etc: Path) -> None:
     """Pupils' files are no settings; only who may look at them is the role's business."""
     place = {"places": ["/etc/proxy"]}
     before = observer(tmp_path).facts(place)
@@ -522,13 +402,15 @@ def test_a_place_is_compared_without_its_content(tmp_path: Path, etc: Path) -> N
     ],
     ids=str,
 )
-def test_what_is_missing_stopped_or_ill_is_never_settled(tmp_path: Path, managed: dict[str, Any], fact: str) -> None:
-    """No digest at all, so that no stamp can ever say that this is as it should be."""
+def test_missing_stopped_or_unhealthy_fact_is_never_recorded(
+    tmp_path: Path, managed: dict[str, Any], fact: str
+) -> None:
+    """No digest at all, so that no record can ever say that this is as it should be."""
     stopped = {**CONTAINER, "State": {**CONTAINER["State"], "Running": False}}
     ill = {**CONTAINER, "State": {**CONTAINER["State"], "Health": {"Status": "unhealthy"}}}
     facts = observer(tmp_path, stopped=stopped, ill=ill).facts(managed)
     assert facts == {fact: ""}
-    assert host_survey.stamp(tmp_path / "settled.json", {"role": "d"}, {"role": facts}) == {}
+    assert host_survey.record(tmp_path / "recorded_state.json", {"role": "d"}, {"role": facts}) == {}
 
 
 # ---- units of systemd
@@ -554,9 +436,8 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 
     def answer(**said: str) -> None:
         lines = "".join(f"{key}={value}\n" for key, value in {**WELL, **said}.items())
-        monkeypatch.setattr(
-            host_survey, "run", lambda argv: lines if argv[0] == "systemctl" and argv[1] == "show" else None
-        )
+        state = dict(line.split("=", 1) for line in lines.splitlines())
+        monkeypatch.setattr(host_survey, "unit_state", lambda name: state)
 
     answer()
     return answer
@@ -568,7 +449,9 @@ def unit(root: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "upcoming"), [(TIMER, NEXT), ("scratch4school", ""), ("docker", "")])
-def test_unit_that_is_well_is_a_fact(tmp_path: Path, systemd: Callable[..., None], name: str, upcoming: str) -> None:
+def test_active_unit_has_the_same_fact_twice(
+    tmp_path: Path, systemd: Callable[..., None], name: str, upcoming: str
+) -> None:
     """A timer with a next run, a service of ours, and one that the distribution brought."""
     systemd(NextElapseUSecRealtime=upcoming)
     before = unit(tmp_path, name)
@@ -576,12 +459,10 @@ def test_unit_that_is_well_is_a_fact(tmp_path: Path, systemd: Callable[..., None
     assert unit(tmp_path, name) == before
 
 
-def test_timer_whose_work_is_under_way_is_well(tmp_path: Path, systemd: Callable[..., None]) -> None:
+def test_timer_whose_service_is_running_is_recorded(tmp_path: Path, systemd: Callable[..., None]) -> None:
     """A nightly backup waits for a deploy; after its daemon-reload systemd learns the next hour when it has ended."""
     systemd(NextElapseUSecRealtime="", SubState="running")
     assert unit(tmp_path, TIMER)
-    assert host_survey.next_run({"NextElapseUSecRealtime": "", "SubState": "running"}) == "runs now"
-    assert host_survey.next_run({"NextElapseUSecRealtime": "", "SubState": "elapsed"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -596,21 +477,21 @@ def test_timer_whose_work_is_under_way_is_well(tmp_path: Path, systemd: Callable
     ],
     ids=str,
 )
-def test_unit_that_is_ill_is_never_settled(tmp_path: Path, systemd: Callable[..., None], said: dict[str, str]) -> None:
+def test_unhealthy_unit_is_never_recorded(tmp_path: Path, systemd: Callable[..., None], said: dict[str, str]) -> None:
     """Not loaded, not enabled, not active, read before its file changed, or a timer that never runs again."""
     systemd(**{"NextElapseUSecRealtime": NEXT, **said})
     assert unit(tmp_path, TIMER) == ""
 
 
 def test_next_run_of_a_timer_is_no_part_of_its_fact(tmp_path: Path, systemd: Callable[..., None]) -> None:
-    """It changes every night by itself, and that is no drift."""
+    """The folder changes every night, and that is no drift."""
     systemd(NextElapseUSecRealtime=NEXT)
     before = unit(tmp_path, TIMER)
     systemd(NextElapseUSecRealtime="Thu 2026-11-26 02:15:00 CET")
     assert unit(tmp_path, TIMER) == before
 
 
-def test_file_of_a_unit_of_ours_counts(tmp_path: Path, systemd: Callable[..., None]) -> None:
+def test_changed_unit_file_changes_the_fact_of_our_units_only(tmp_path: Path, systemd: Callable[..., None]) -> None:
     """An hour that was changed by hand is another unit; the file of Docker's own unit is the distribution's."""
     systemd(NextElapseUSecRealtime=NEXT)
     before, docker = unit(tmp_path, TIMER), unit(tmp_path, "docker")
@@ -621,7 +502,7 @@ def test_file_of_a_unit_of_ours_counts(tmp_path: Path, systemd: Callable[..., No
     assert unit(tmp_path, "docker") == docker
 
 
-def test_unit_file_counts_whether_or_not_it_runs(tmp_path: Path, systemd: Callable[..., None]) -> None:
+def test_changed_file_of_an_inactive_unit_changes_its_fact(tmp_path: Path, systemd: Callable[..., None]) -> None:
     """What a timer starts is mostly inactive; only its file is the role's business."""
     name = "scratch4school-backup.service"
     systemd(ActiveState="inactive", UnitFileState="static")
@@ -632,7 +513,7 @@ def test_unit_file_counts_whether_or_not_it_runs(tmp_path: Path, systemd: Callab
     assert observer(tmp_path).facts({"unit_files": [name]}) != before
 
 
-def test_unwanted_unit_is_a_fact_while_it_is_not_there(tmp_path: Path, systemd: Callable[..., None]) -> None:
+def test_unwanted_unit_is_a_fact_while_it_is_missing(tmp_path: Path, systemd: Callable[..., None]) -> None:
     """A timer whose hour is empty must not be there; one that is there again is something to do."""
     gone = observer(tmp_path).facts({"unwanted_units": ["scratch4school-backup-drill.timer"]})
     there = observer(tmp_path).facts({"unwanted_units": [TIMER]})
@@ -640,25 +521,8 @@ def test_unwanted_unit_is_a_fact_while_it_is_not_there(tmp_path: Path, systemd: 
     assert there == {f"unwanted unit {TIMER}": ""}
 
 
-def test_unit_state_is_asked_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value may hold an equals sign, and a systemd that does not answer says nothing."""
-    asked: list[list[str]] = []
-
-    def run(argv: list[str]) -> str:
-        asked.append(argv)
-        return "LoadState=loaded\nNextElapseUSecRealtime=a=b\n\n"
-
-    monkeypatch.setattr(host_survey, "run", run)
-    assert host_survey.unit_state(TIMER) == {"LoadState": "loaded", "NextElapseUSecRealtime": "a=b"}
-    assert asked[0][:2] == ["systemctl", "show"]
-    assert asked[0][-1] == TIMER
-    assert "NextElapseUSecRealtime" in asked[0][2]
-    monkeypatch.setattr(host_survey, "run", lambda argv: None)
-    assert host_survey.unit_state(TIMER) == {}
-
-
 def test_container_is_compared_by_identity(tmp_path: Path) -> None:
-    """One that was made anew by hand under the same name may be made otherwise; a restart is no difference."""
+    """A container that a sysadmin created again under the same name may differ; a restart is no difference."""
     managed = {"containers": ["scratch4school-proxy"]}
     before = observer(tmp_path, proxy=CONTAINER).facts(managed)
     restarted = {**CONTAINER, "State": {**CONTAINER["State"], "StartedAt": "2026-11-24T14:00:00Z", "Pid": 2}}
@@ -671,11 +535,12 @@ def test_container_is_compared_by_identity(tmp_path: Path) -> None:
         assert after != before
 
 
-def test_network_is_compared_by_identity(short: Path, serve: Callable[..., None]) -> None:
-    """A network that was made anew has other addresses in it."""
+def test_network_is_compared_by_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that was created again has other addresses."""
     answers: dict[str, Any] = {"/networks/scratch4school": {"Id": "n1", "Driver": "bridge"}}
-    serve(short / "docker.sock", answers)
-    looks = host_survey.Observer(host_survey.Engine(str(short / "docker.sock")), {})
+    engine = host_survey.Engine("/nowhere")
+    monkeypatch.setattr(engine, "get", answers.get)
+    looks = host_survey.Observer(engine, {})
     before = looks.facts({"networks": ["scratch4school"]})
     assert all(before.values())
     assert looks.facts({"networks": ["scratch4school"]}) == before
@@ -687,13 +552,13 @@ def test_answer_of_a_container_is_a_fact(tmp_path: Path, monkeypatch: pytest.Mon
     """Under the name that the role gives it; the same answer is the same digest, another one is another."""
     asked = []
 
-    def run(argv: list[str]) -> str:
-        asked.append(argv)
-        return said
+    def execute(command: list[str], _seconds: float) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, status, said, "")
 
     managed = {"asks": [{"what": "roles and rights", "container": "scratch4school-postgres", "argv": ["psql", "-c"]}]}
-    monkeypatch.setattr(host_survey, "run", run)
-    said = "app|t\n"
+    monkeypatch.setattr(host_survey.docker, "execute", execute)
+    status, said = 0, "app|t\n"
     before = observer(tmp_path).facts(managed)
     assert list(before) == ["roles and rights"]
     assert asked == [["docker", "exec", "scratch4school-postgres", "psql", "-c"]]
@@ -702,9 +567,11 @@ def test_answer_of_a_container_is_a_fact(tmp_path: Path, monkeypatch: pytest.Mon
     assert observer(tmp_path).facts(managed) != before
     said = ""
     assert all(observer(tmp_path).facts(managed).values())
+    status = 1
+    assert not any(observer(tmp_path).facts(managed).values()), "the command failed"
 
 
-def test_digest_holds_nothing_of_what_it_is_of() -> None:
+def test_digest_of_a_secret_does_not_contain_the_secret() -> None:
     """Contents may be secrets; names of files may be of any bytes."""
     assert re.fullmatch("[0-9a-f]{16}", host_survey.digest("a secret"))
     assert host_survey.digest("a secret") != host_survey.digest("another")
@@ -712,7 +579,7 @@ def test_digest_holds_nothing_of_what_it_is_of() -> None:
 
 
 def test_observe_asks_every_role(tmp_path: Path) -> None:
-    """Each role's facts by its name; one that manages nothing has none, and is never stamped."""
+    """Each role's facts by its name; one that manages nothing has none, and is never recorded."""
     observed = host_survey.observe(
         host_survey.Engine("/nowhere"), {}, {"host": {"places": [str(tmp_path)]}, "app": {"places": ["/none"]}, "x": {}}
     )
@@ -721,109 +588,185 @@ def test_observe_asks_every_role(tmp_path: Path) -> None:
         "app": [False],
         "x": [],
     }
-    stamped = host_survey.stamp(tmp_path / "settled.json", {"host": "d", "app": "d", "x": "d"}, observed)
-    assert list(stamped) == ["host"]
+    recorded = host_survey.record(tmp_path / "recorded_state.json", {"host": "d", "app": "d", "x": "d"}, observed)
+    assert list(recorded) == ["host"]
 
 
 PROXY = {"container scratch4school-proxy": "01", "file /etc/proxy": "02"}
 APP = {"file /etc/app": "03"}
 
 
-def test_stamp_is_for_root_and_forgets_what_is_not_settled(tmp_path: Path) -> None:
-    """The others' stamps stay; a role with something missing loses its own."""
-    path = tmp_path / "change" / "settled.json"
-    host_survey.stamp(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
+def test_record_is_for_root_and_forgets_an_incomplete_role(tmp_path: Path) -> None:
+    """The others' records stay; a role with something missing loses its own."""
+    path = tmp_path / "change" / "recorded_state.json"
+    host_survey.record(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
     assert set(json.loads(path.read_text())) == {"proxy", "app"}
-    host_survey.stamp(path, {"app": "d3"}, {"app": {**APP, "file /etc/app/key": ""}})
+    host_survey.record(path, {"app": "d3"}, {"app": {**APP, "file /etc/app/key": ""}})
     assert json.loads(path.read_text()) == {"proxy": {"desired": "d1", "observed": PROXY}}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [file.name for file in path.parent.iterdir()] == ["settled.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["recorded_state.json"]
 
 
-def test_stamp_of_a_role_that_was_not_observed_is_forgotten(tmp_path: Path) -> None:
-    """Without a look there is nothing that a later look could be compared with."""
-    path = tmp_path / "settled.json"
-    host_survey.stamp(path, {"proxy": "d1"}, {"proxy": PROXY})
-    assert host_survey.stamp(path, {"proxy": "d2"}, {}) == {}
+def test_record_of_a_role_that_was_not_observed_is_forgotten(tmp_path: Path) -> None:
+    """Without a reading there is nothing that a later one could be compared with."""
+    path = tmp_path / "recorded_state.json"
+    host_survey.record(path, {"proxy": "d1"}, {"proxy": PROXY})
+    assert host_survey.record(path, {"proxy": "d2"}, {}) == {}
 
 
 def test_void_forgets_only_the_named_roles(tmp_path: Path) -> None:
     """A role that runs now has no record until it came to its end; the others' stay, and the file stays root's."""
-    path = tmp_path / "settled.json"
-    host_survey.stamp(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
-    host_survey.void(path, ["app", "never-there"])
+    path = tmp_path / "recorded_state.json"
+    host_survey.record(path, {"proxy": "d1", "app": "d2"}, {"proxy": PROXY, "app": APP})
+    host_survey.forget(path, ["app", "never-there"])
     assert json.loads(path.read_text()) == {"proxy": {"desired": "d1", "observed": PROXY}}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_void_of_what_has_no_record_writes_nothing(tmp_path: Path) -> None:
+def test_void_of_an_unrecorded_role_writes_no_file(tmp_path: Path) -> None:
     """Before the first deploy there is neither file nor folder, and none is made for it."""
-    host_survey.void(tmp_path / "change" / "settled.json", ["app"])
+    host_survey.forget(tmp_path / "change" / "recorded_state.json", ["app"])
     assert list(tmp_path.iterdir()) == []
-    host_survey.stamp(tmp_path / "settled.json", {"proxy": "d1"}, {"proxy": PROXY})
-    os.utime(tmp_path / "settled.json", (0, 0))
-    host_survey.void(tmp_path / "settled.json", ["app"])
-    assert (tmp_path / "settled.json").stat().st_mtime == 0
+    host_survey.record(tmp_path / "recorded_state.json", {"proxy": "d1"}, {"proxy": PROXY})
+    os.utime(tmp_path / "recorded_state.json", (0, 0))
+    host_survey.forget(tmp_path / "recorded_state.json", ["app"])
+    assert (tmp_path / "recorded_state.json").stat().st_mtime == 0
 
 
-def test_void_of_a_torn_record_survives(tmp_path: Path) -> None:
-    """What a power cut tore says nothing of any role, and stays so."""
-    (tmp_path / "settled.json").write_text('{"proxy": {"des')
-    host_survey.void(tmp_path / "settled.json", ["proxy"])
-    assert host_survey.loaded_json(tmp_path / "settled.json") == {}
+def test_void_of_a_torn_record_leaves_no_record(tmp_path: Path) -> None:
+    """A record that a power failure tore says nothing of any role, and stays so."""
+    (tmp_path / "recorded_state.json").write_text('{"proxy": {"des')
+    host_survey.forget(tmp_path / "recorded_state.json", ["proxy"])
+    assert host_survey.read_json(tmp_path / "recorded_state.json") == {}
 
 
-def test_torn_stamp_is_none(tmp_path: Path) -> None:
-    """After a power cut everything is looked at again."""
-    (tmp_path / "settled.json").write_text('{"proxy": {"des')
-    assert host_survey.loaded_json(tmp_path / "settled.json") == {}
+def test_torn_record_is_read_as_no_record(tmp_path: Path) -> None:
+    """After a power failure every role runs again."""
+    (tmp_path / "recorded_state.json").write_text('{"proxy": {"des')
+    assert host_survey.read_json(tmp_path / "recorded_state.json") == {}
 
 
-def test_module_stamps_nothing_in_check_mode(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+def test_module_records_nothing_in_check_mode(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
     """`--check` leaves no trace."""
-    path = tmp_path / "settled.json"
+    path = tmp_path / "recorded_state.json"
     arguments = {"path": str(path), "desired": {"host": "d"}, "managed": {"host": {"places": [str(tmp_path)]}}}
-    assert run_module("host_settled", check_mode=True, **arguments) == {"changed": False, "unsettled": []}
+    assert run_module("host_state", check_mode=True, **arguments) == {"changed": False, "incomplete": []}
     assert not path.exists()
-    run_module("host_settled", **arguments)
+    run_module("host_state", **arguments)
     assert path.exists()
     written = path.read_bytes()
-    run_module("host_settled", check_mode=True, path=str(path), state="void", roles=["host"])
+    run_module("host_state", check_mode=True, path=str(path), state="void", roles=["host"])
     assert path.read_bytes() == written
 
 
 def test_module_voids_the_named_roles(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
     """It reports no change, looks at nothing, and survives a host that never had a record."""
-    path = tmp_path / "settled.json"
+    path = tmp_path / "recorded_state.json"
     arguments = {"path": str(path), "desired": {"host": "d"}, "managed": {"host": {"places": [str(tmp_path)]}}}
     voids = {"path": str(path), "state": "void", "roles": ["host"]}
-    assert run_module("host_settled", **voids) == {"changed": False, "unsettled": []}
+    assert run_module("host_state", **voids) == {"changed": False, "incomplete": []}
     assert not path.exists()
-    run_module("host_settled", **arguments)
-    assert run_module("host_settled", **voids) == {"changed": False, "unsettled": []}
+    run_module("host_state", **arguments)
+    assert run_module("host_state", **voids) == {"changed": False, "incomplete": []}
     assert json.loads(path.read_text()) == {}
 
 
-def test_module_names_what_could_not_be_stamped(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+def test_module_names_roles_that_could_not_be_recorded(
+    tmp_path: Path, run_module: Callable[..., dict[str, Any]]
+) -> None:
     """A role that ran and left something missing is said, and has no record."""
-    path = tmp_path / "settled.json"
+    path = tmp_path / "recorded_state.json"
     managed = {"host": {"places": [str(tmp_path)]}, "app": {"places": [str(tmp_path / "none")]}}
-    answer = run_module("host_settled", path=str(path), desired={"host": "d", "app": "d"}, managed=managed)
-    assert answer == {"changed": False, "unsettled": ["app"]}
+    answer = run_module("host_state", path=str(path), desired={"host": "d", "app": "d"}, managed=managed)
+    assert answer == {"changed": False, "incomplete": ["app"]}
     assert list(json.loads(path.read_text())) == ["host"]
 
 
 def test_module_says_when_it_cannot_write(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
-    """A record that cannot be written is a sentence, not a traceback."""
+    """A record that cannot be written is a message, not a traceback."""
     (tmp_path / "file").write_text("")
-    arguments = {"path": str(tmp_path / "file" / "settled.json"), "desired": {"host": "d"}}
-    answer = run_module("host_settled", **arguments, managed={"host": {"places": [str(tmp_path)]}})
+    arguments = {"path": str(tmp_path / "file" / "recorded_state.json"), "desired": {"host": "d"}}
+    answer = run_module("host_state", **arguments, managed={"host": {"places": [str(tmp_path)]}})
     assert answer["failed"]
-    assert answer["msg"].startswith(f"The record in {tmp_path}/file/settled.json could not be written: ")
+    assert answer["msg"].startswith(f"{tmp_path}/file/recorded_state.json could not be written: ")
 
 
-def test_survey_answers_on_a_host_with_nothing(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
-    """A fresh server has no engine, no folder and no ledger; everything that is asked has an answer all the same."""
+NO_FOLDER = {"answers": False, "is_folder": False, "writable": False, "free_mb": 0, "on_data_disk": False}
+# No user or group of the machine that runs the tests.
+USER, GROUP = 54321, 54322
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask for another user")
+
+
+def test_missing_folder_is_described_as_no_folder(tmp_path: Path) -> None:
+    """Neither is a file of that name."""
+    (tmp_path / "file").write_text("")
+    for name in ("none", "file", "none/deeper"):
+        found = host_survey.folder(str(tmp_path / name), USER, GROUP, str(tmp_path))
+        assert found == {**NO_FOLDER, "answers": True}
+
+
+@root_only
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "writable"),
+    [
+        (USER, 0, 0o700, True),
+        (0, GROUP, 0o770, True),
+        (0, 0, 0o777, True),
+        (0, 0, 0o755, False),
+        (USER, 0, 0o500, False),
+        # Files are made in a folder only by who may enter it.
+        (USER, 0, 0o600, False),
+        (0, USER, 0o770, False),
+    ],
+)
+def test_folder_is_writable_by_owner_group_or_everybody(
+    tmp_path: Path, owner: int, group: int, mode: int, writable: bool
+) -> None:
+    """For that user and group alone; folders above it may be closed, because a bind mount passes by them."""
+    path = tmp_path / "closed" / "repository"
+    path.mkdir(parents=True)
+    os.chown(path, owner, group)
+    path.chmod(mode)
+    path.parent.chmod(0o700)
+    found = host_survey.folder(str(path), USER, GROUP, str(tmp_path))
+    assert found["is_folder"] is found["answers"] is True
+    assert found["writable"] is writable
+
+
+def test_folder_on_the_disk_of_the_data_is_told_by_the_device(tmp_path: Path) -> None:
+    """Also where the data's folder does not exist yet; /dev/shm is another file system on any Linux."""
+    (tmp_path / "nas").mkdir()
+    data = str(tmp_path / "data" / "not-yet")
+    found = host_survey.folder(str(tmp_path / "nas"), USER, GROUP, data)
+    assert found["on_data_disk"] is True
+    assert found["free_mb"] == pytest.approx(host_survey.free_mb(str(tmp_path)), abs=200)
+    assert host_survey.folder("/dev/shm", USER, GROUP, data)["on_data_disk"] is False
+
+
+def test_folder_of_a_silent_share_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network file system whose server is off blocks each process that reads it; the survey continues."""
+    (tmp_path / "test").write_text("#!/bin/sh\nexec sleep 60\n")
+    (tmp_path / "test").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(host_survey, "PATIENCE", 0.2)
+    assert host_survey.folder(str(tmp_path), USER, GROUP, str(tmp_path)) == NO_FOLDER
+
+
+def test_observer_does_not_look_at_a_silent_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is missing then, and all else is observed."""
+    nas, data = tmp_path / "nas", tmp_path / "data"
+    nas.mkdir()
+    data.mkdir()
+    managed = {"backup": {"places": [str(nas), str(data)]}}
+    engine = host_survey.Engine("/nowhere")
+    whole = host_survey.observe(engine, {}, managed)["backup"]
+    assert all(whole.values())
+    assert host_survey.observe(engine, {}, managed, silent=[str(nas)])["backup"] == {**whole, f"file {nas}": ""}
+
+
+def test_survey_of_an_empty_host_has_all_facts(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """A fresh server has no engine, no folder and no ledger; but every question has an answer."""
     data = tmp_path / "data"
     answer = run_module(
         "host_survey",
@@ -832,14 +775,18 @@ def test_survey_answers_on_a_host_with_nothing(tmp_path: Path, run_module: Calla
         ledger=str(data / "ledger"),
         change_directory=str(data / "change"),
         ports=[1],
-        reach=["https://127.0.0.1:1/token"],
+        required_urls=["https://127.0.0.1:1/token"],
+        questions={
+            "files": [str(tmp_path / "none")],
+            "sizes": [str(data)],
+            "disks": [str(data)],
+            "folders": [{"path": str(data), "user": 10005, "group": 10000}],
+            "calendars": ["*-*-* 02:15"],
+            "programs": ["cd", "no-such-program-anywhere"],
+        },
         managed={
-            "host": {"places": [str(data)], "files": [str(tmp_path)], "sizes": [str(data)], "disks": [str(data)]},
-            "backup": {
-                "units": [TIMER, "scratch4school"],
-                "calendars": ["*-*-* 02:15"],
-                "programs": ["cd", "no-such-program-anywhere"],
-            },
+            "host": {"places": [str(data)], "files": [str(tmp_path)]},
+            "backup": {"units": [TIMER, "scratch4school"]},
         },
     )
     survey = answer["survey"]
@@ -848,13 +795,13 @@ def test_survey_answers_on_a_host_with_nothing(tmp_path: Path, run_module: Calla
         "host": {f"file {data}": ""},
         "backup": {f"unit {TIMER}": "", "unit scratch4school": ""},
     }
-    assert survey["files"] == {str(tmp_path): True}
+    assert survey["files"] == {str(tmp_path / "none"): False, str(tmp_path): True}
+    assert survey["folders"] == {str(data): {**NO_FOLDER, "answers": True}}
     assert survey["sizes"] == {str(data): 0}
     assert survey["disk"][str(data)] > 0
-    assert survey["slot"] == survey["ledger"] == survey["journal"] == ""
-    assert survey["lock"] == survey["settled"] == survey["hold"] == {}
+    assert survey["slot"] == survey["ledger"] == survey["audit_log"] == ""
+    assert survey["lock"] == survey["recorded"] == survey["maintenance"] == {}
     assert survey["provider"]["https://127.0.0.1:1/token"]["status"] == 0
-    assert survey["timers"] == {TIMER: ""}
     assert survey["calendars"] == {"*-*-* 02:15": ""}
     assert survey["programs"] == {"cd": True, "no-such-program-anywhere": False}
     assert survey["ready"]["last_login"] == ""

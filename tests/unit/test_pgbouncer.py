@@ -1,4 +1,4 @@
-"""PgBouncer's files and the arithmetic of connections: deterministic, rightly quoted, refusing in one sentence."""
+"""Rendering of pgbouncer.ini and userlist.txt, and the check of connection limits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ import random
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible.errors import AnsibleFilterError
 from ansible.module_utils.pgbouncer_config import (
     CAPACITY_NUMBERS,
     KEYS,
@@ -42,14 +40,14 @@ INTENT = {
 
 
 def parsed(text: str) -> configparser.ConfigParser:
-    """Read a rendered file back with the standard library's idea of an ini file."""
+    """Read a rendered file with the standard library's parser."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=(";",))
     parser.read_string(text)
     return parser
 
 
-def test_the_intent_arrives() -> None:
-    """What was said, what follows from it, and what PgBouncer is told by default."""
+def test_rendered_file_has_the_intents_values_and_the_defaults() -> None:
+    """Values of the intent, and defaults for the settings that it lacks."""
     ini = parsed(render_ini(INTENT))
     assert ini["databases"]["scratch4school"] == "host=/run/postgresql port=5432"
     assert ini["databases"]["archive"] == "host=127.0.0.1 reserve_pool=3 connect_query='SELECT ''it''''s'''"
@@ -61,13 +59,13 @@ def test_the_intent_arrives() -> None:
     assert ini["pgbouncer"]["max_prepared_statements"] == "0"
 
 
-def test_a_read_only_container_can_run_it() -> None:
-    """No log file and no pid file: there is nowhere to write one."""
+def test_rendered_file_needs_no_writable_folder() -> None:
+    """No logfile and no pidfile, because the container's file system is read-only."""
     assert not {"logfile", "pidfile"} & set(parsed(render_ini(INTENT))["pgbouncer"])
 
 
-def test_the_same_intent_gives_the_same_text() -> None:
-    """Otherwise an unchanged playbook would reload the pooler."""
+def test_order_of_the_intent_does_not_change_the_text() -> None:
+    """Otherwise an unchanged inventory would reload PgBouncer."""
     names = list(INTENT)
     texts = set()
     for seed in range(5):
@@ -76,16 +74,16 @@ def test_the_same_intent_gives_the_same_text() -> None:
     assert len(texts) == 1
 
 
-def test_every_line_says_why() -> None:
-    """Each setting stands under a comment of its own."""
+def test_every_rendered_setting_has_a_comment() -> None:
+    """In the line above the setting."""
     section = render_ini(INTENT).split("[pgbouncer]\n")[1].splitlines()
     assert all(line.startswith("; ") for line in section[::2])
     assert not any(line.startswith(";") for line in section[1::2])
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_every_setting_can_be_given(name: str) -> None:
-    """All that PgBouncer knows is accepted and rendered, with a value of the right kind."""
+def test_every_setting_of_pgbouncer_is_rendered(name: str) -> None:
+    """With a valid value of its kind."""
     values = {"integer": 600, "seconds": 7, "boolean": True, "names": ["one"], "text": "/a/path", "octal": "0770"}
     if name.endswith(("_tls_protocols", "_tls_ciphers", "_tls_ecdhcurve")):
         values["text"] = str(KEYS[name].default)
@@ -98,7 +96,7 @@ def test_every_setting_can_be_given(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("wrong", "message"),
     [
         ({"pool_mod": "x"}, "“pool_mod”; did you mean “pool_mode”?"),
         ({"xyzzy": "/x"}, "has no setting “xyzzy”; known are admin_users, "),
@@ -119,22 +117,22 @@ def test_every_setting_can_be_given(name: str) -> None:
         ({"client_tls_sslmode": "require"}, "needs client_tls_cert_file and client_tls_key_file"),
         ({"server_tls_sslmode": "verify-full"}, "needs server_tls_ca_file"),
         ({"databases": {}}, "needs “databases”"),
-        ({"databases": {"pgbouncer": {}}}, "taken by PgBouncer's own console"),
+        ({"databases": {"pgbouncer": {}}}, "reserved for PgBouncer's console"),
         ({"databases": {"my school": {}}}, "must consist of letters"),
         ({"databases": {"a": "host=b"}}, "must be a mapping, not text"),
         ({"databases": {"a": {"prot": 1}}}, "“prot”; did you mean “port”?"),
         ({"databases": {"a": {"host": "b\n[pgbouncer]"}}}, "text must be one line"),
     ],
 )
-def test_nonsense_is_refused_in_a_sentence(said: dict[str, Any], sentence: str) -> None:
-    """The sentence names the setting and, where one is near, the name that was meant."""
+def test_wrong_setting_is_refused_with_its_name(wrong: dict[str, Any], message: str) -> None:
+    """And with the most similar known name, if there is one."""
     with pytest.raises(PgbouncerConfigError) as refused:
-        render_ini({**INTENT, **said})
-    assert sentence in str(refused.value)
+        render_ini({**INTENT, **wrong})
+    assert message in str(refused.value)
 
 
-def test_the_userlist_quotes_what_needs_it() -> None:
-    """Names sorted, quotation marks doubled, SCRAM secrets and blanks as they are."""
+def test_userlist_doubles_quotation_marks() -> None:
+    """Names are sorted; SCRAM secrets and blanks stay unchanged."""
     users = {"zoe": "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy", 'a"b': 'pass"word with blanks'}
     assert render_userlist(users) == (
         '"a""b" "pass""word with blanks"\n"zoe" "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"\n'
@@ -142,8 +140,8 @@ def test_the_userlist_quotes_what_needs_it() -> None:
 
 
 @pytest.mark.parametrize("users", [{"a": ""}, {"a": None}, {"": "canary"}, {"a": "canary\n"}, {"n" * 64: "canary"}])
-def test_the_userlist_refuses_without_telling_the_secret(users: dict[str, Any]) -> None:
-    """PgBouncer would cut these or read them as something else; the message may end up in a log."""
+def test_refusal_of_a_userlist_contains_no_secret(users: dict[str, Any]) -> None:
+    """PgBouncer would truncate or misread these; the message may be written to a log."""
     with pytest.raises(PgbouncerConfigError) as refused:
         render_userlist(users)
     assert "canary" not in str(refused.value)
@@ -163,15 +161,15 @@ NUMBERS = {
 }
 
 
-def test_capacity_that_just_fits() -> None:
-    """Both sums meet their limits exactly, and are written out."""
+def test_sums_that_equal_their_limits_fit() -> None:
+    """Both sums are written out."""
     result = capacity(NUMBERS)
     assert (result.clients, result.servers, result.problems) == (69, 33, [])
     assert "2 slots × 4 workers × 8 threads + 2 for one-shots + 3 for administrators = 69 clients" in result.lines[0]
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
         ({"max_client_conn": 68}, "raise max_client_conn to 69"),
         ({"workers": 5}, "raise max_client_conn to 85"),
@@ -179,24 +177,23 @@ def test_capacity_that_just_fits() -> None:
         ({"pools": 26}, "raise max_connections to 37"),
     ],
 )
-def test_capacity_one_short(change: dict[str, int], sentence: str) -> None:
-    """One connection too few on either side is one sentence that says what to raise, and to what."""
+def test_sum_above_its_limit_is_refused_with_a_fitting_limit(change: dict[str, int], message: str) -> None:
+    """The message names the limit to raise, and the smallest sufficient value."""
     (problem,) = capacity({**NUMBERS, **change}).problems
-    assert sentence in problem
+    assert message in problem
 
 
 @pytest.mark.parametrize("name", CAPACITY_NUMBERS)
-def test_capacity_needs_every_number(name: str) -> None:
-    """A number left out is a question not asked; it is refused with what it means."""
+def test_missing_number_of_capacity_is_refused(name: str) -> None:
+    """With its name and meaning."""
     with pytest.raises(PgbouncerConfigError, match=f"needs “{name}”: "):
         capacity({key: value for key, value in NUMBERS.items() if key != name})
 
 
-def test_the_filter_speaks_in_sentences(filters: dict[str, Callable[..., Any]]) -> None:
-    """Playbooks get the same texts, and refusals as Ansible's own error."""
-    assert filters["capacity_problems"](NUMBERS) == []
-    with pytest.raises(AnsibleFilterError, match="needs a mapping"):
-        filters["capacity_problems"]("nonsense")
+def test_capacity_needs_a_mapping() -> None:
+    """The error says what was given."""
+    with pytest.raises(PgbouncerConfigError, match="needs a mapping"):
+        capacity("nonsense")
 
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -204,8 +201,8 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_script_renders_both_files_once(tmp_path: Path) -> None:
-    """Right texts, right modes, and a second run that changes nothing."""
+def test_second_render_by_the_script_changes_nothing(tmp_path: Path) -> None:
+    """The first one writes both files with the right texts and modes."""
     intent = tmp_path / "intent.yml"
     intent.write_text(yaml.safe_dump({**INTENT, "users": {"a": "b"}}))
     out = tmp_path / "out"
@@ -219,19 +216,19 @@ def test_the_script_renders_both_files_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "sentence"),
+    ("text", "message"),
     [
         (json.dumps({"databases": {"a": {}}, "users": {"a": ""}}), "password of “a”"),
         ("a: [", "is not YAML"),
-        ("- a", "must hold a mapping"),
+        ("- a", "contains no names of settings; write each line as `name: value`"),
     ],
 )
-def test_the_script_refuses_and_writes_nothing(tmp_path: Path, text: str, sentence: str) -> None:
-    """Exit status 1, one line, no traceback, and no half of the pair."""
+def test_script_writes_nothing_for_a_refused_intent(tmp_path: Path, text: str, message: str) -> None:
+    """Exit status 1, one line, no traceback, and neither of the two files."""
     intent = tmp_path / "intent.yml"
     intent.write_text(text)
     refused = run_script("render", str(intent), "--out", str(tmp_path / "out"))
     assert refused.returncode == 1
-    assert sentence in refused.stderr
+    assert message in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""PgBouncer's files read, checked, imported and compared; every setting known, and nothing said of a secret."""
+"""Reading, checking, importing and comparing of PgBouncer's files, and scripts/pgbouncer-config."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from ansible.module_utils.pgbouncer_config import (
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "pgbouncer-config"
 
-# What administrators write, in the shapes in which it is met: packaged, by hand, in a container, with peers, by query.
+# Files as administrators write them: packaged, by hand, in a container, with peers, with auth_query, by a program.
 FOUND = {
     "packaged": """\
 ;; database name = connect string
@@ -124,8 +124,8 @@ job_name = a\u2028b\u0085c
 
 
 @pytest.mark.parametrize("name", FOUND)
-def test_what_is_imported_is_rendered_again(name: str) -> None:
-    """Nothing is lost on the way to YAML and back, and nothing is added."""
+def test_imported_file_renders_to_the_same_values(name: str) -> None:
+    """The conversion to YAML and back loses and adds nothing."""
     configuration = read_ini(FOUND[name])
     assert [finding for finding in configuration.findings if finding.error] == []
     intent = yaml.safe_load(yaml.safe_dump(intent_of(configuration)))
@@ -133,8 +133,8 @@ def test_what_is_imported_is_rendered_again(name: str) -> None:
     assert again.values == configuration.values
 
 
-def test_the_values_are_what_pgbouncer_understands() -> None:
-    """Numbers in either notation, words in capitals, quoted text, lists with anything between."""
+def test_values_are_read_as_pgbouncer_reads_them() -> None:
+    """Decimal and hexadecimal numbers, words in capitals, quoted text, and lists with any separator."""
     pooler = read_ini(FOUND["by hand"]).pooler
     assert (pooler["pool_mode"], pooler["default_pool_size"], pooler["server_idle_timeout"]) == (
         "transaction",
@@ -150,21 +150,21 @@ def test_the_values_are_what_pgbouncer_understands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "number", "sentence"),
+    ("line", "number", "message"),
     [
         ("pool_mod = session", 3, "there is no setting “pool_mod” in [pgbouncer]; did you mean “pool_mode”?"),
         ("AUTH_TYPE = md5", 3, "did you mean “auth_type”?"),
-        ("transaction_timeout = 5", 3, "there is no setting “transaction_timeout” in [pgbouncer]; versions after 1.24"),
+        ("transaction_timeout = 5", 3, "there is no setting “transaction_timeout” in [pgbouncer]; only versions after"),
         ("pool_mode session", 3, "“pool_mode session” is no setting; write a name, “=” and a value."),
         ("pool_mode = sessions", 3, "did you mean “session”?"),
         ("max_client_conn = 1k", 3, "must be a whole number"),
-        ("max_client_conn = 0100", 3, "a leading 0 makes another number"),
+        ("max_client_conn = 0100", 3, "remove the leading 0"),
         ("listen_port = 65536", 3, "between 1 and 65535"),
-        ("listen_port = ${PORT}", 3, "must be a whole number. It holds a placeholder such as ${…} or {{ … }}"),
-        ("listen_port = 6432   ; as ever", 3, "must be a whole number. It holds what looks like a comment"),
-        ("listen_addr = *   # all", 3, "listen_addr holds what looks like a comment; PgBouncer knows comments only on"),
-        ('listen_addr = "*"', 3, "listen_addr stands in quotation marks, which are a part of it to PgBouncer"),
-        ("unix_socket_mode = 777", 3, "for PgBouncer that is a decimal number; write 0777"),
+        ("listen_port = ${PORT}", 3, "must be a whole number. It contains a placeholder such as ${…} or {{ … }}"),
+        ("listen_port = 6432   ; as ever", 3, "must be a whole number. It contains what looks like a comment"),
+        ("listen_addr = *   # all", 3, "listen_addr contains what looks like a comment; PgBouncer supports comments"),
+        ('listen_addr = "*"', 3, "listen_addr is in quotation marks, which PgBouncer reads as part of the value"),
+        ("unix_socket_mode = 777", 3, "which PgBouncer reads as decimal; write 0777"),
         ("track_extra_parameters = IntervalStyle search_path", 3, "without blanks and commas"),
         ("pool_mode = session\u00a0", 3, "must be one of session, transaction, statement"),
         ("auth_query = a\rb", 3, "must be one line without control characters"),
@@ -172,27 +172,27 @@ def test_the_values_are_what_pgbouncer_understands() -> None:
         ("log_stats = yes", 3, "must be 0 or 1"),
         ("[pgbounce]", 3, "there is no section “pgbounce”; did you mean “pgbouncer”?"),
         ("[pgbouncer", 3, "has no closing “]”"),
-        ("[pgbouncer]", 3, "PgBouncer forgets what was said there"),
-        ("[databases]\nx = host=", 4, "“x”: host has no value; leave it out."),
+        ("[pgbouncer]", 3, "PgBouncer forgets the settings above"),
+        ("[databases]\nx = host=", 4, "“x”: host has no value; write one, or remove host."),
         ("[databases]\nx = hots=a", 4, "there is no setting “hots” in [databases]; did you mean “host”?"),
         ("[databases]\nx = connect_query='a", 4, "do not close"),
         ("[databases]\nx = y", 4, "“y” should be a name, “=” and a value."),
-        ("[databases]\nx = host=a # b", 4, "what follows host should be a name, “=” and a value; a value with blanks"),
-        ("[databases]\nx = host=a # b", 4, "The line holds what looks like a comment"),
+        ("[databases]\nx = host=a # b", 4, "what follows host should be a name, “=” and a value; write a value with"),
+        ("[databases]\nx = host=a # b", 4, "The line contains what looks like a comment"),
         ("[databases]\nx = host=a\tport=1", 4, "there is a tab in the value of host"),
         ("[databases]\nx = connect_query='a'host=b", 4, "after the quotation marks of connect_query"),
-        ("[databases]\nlisten_addr = b", 4, "listen_addr is a setting of [pgbouncer], but stands in [databases]"),
+        ("[databases]\nlisten_addr = b", 4, "listen_addr is a setting of [pgbouncer], but is in [databases]"),
         ("[databases]\na* = host=b", 4, "“a*” is no name; only “*” by itself stands for all others"),
         ("[databases]\n = host=b", 4, "“” is no name"),
         ('[databases]\n"x" = host=a', 4, "is no setting"),
-        ("[databases]\npgbouncer = host=a", 4, "taken by PgBouncer's own console"),
+        ("[databases]\npgbouncer = host=a", 4, "reserved for PgBouncer's console"),
         ("[peers]\na = host=b", 4, "must be a number from 1 to 16383"),
         ("[peers]\n1 = port=6432", 4, "has no host"),
         ("%include nowhere.ini", 3, "“nowhere.ini” is included, but cannot be read"),
     ],
 )
-def test_a_mistake_has_a_line_and_a_sentence(line: str, number: int, sentence: str) -> None:
-    """And with each one PgBouncer would not start, or not do what was meant."""
+def test_error_is_reported_with_its_line(line: str, number: int, message: str) -> None:
+    """With each of these PgBouncer does not start, or does something else than intended."""
 
     def include(name: str) -> str:
         raise FileNotFoundError(2, "No such file or directory")
@@ -200,11 +200,11 @@ def test_a_mistake_has_a_line_and_a_sentence(line: str, number: int, sentence: s
     findings = check(read_ini(f"[pgbouncer]\nlog_stats = 1\n{line}\n", "x.ini", include))
     errors = [finding for finding in findings if finding.error]
     assert [(finding.file, finding.line) for finding in errors] == [("x.ini", number)]
-    assert sentence in errors[0].text
+    assert message in errors[0].text
 
 
-def test_includes_that_cannot_end_well_are_told(tmp_path: Path) -> None:
-    """One that is no text, and one that includes itself over and over: a sentence each, and soon."""
+def test_included_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """A file that is no text, and one that includes itself; reading still ends soon."""
     ini, loop, noise = (tmp_path / name for name in ("a.ini", "loop.ini", "noise.ini"))
     ini.write_text("[databases]\n%include loop.ini\n%include noise.ini\n")
     loop.write_text("%include loop.ini\n" * 50)
@@ -229,21 +229,21 @@ SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
 
 
 @pytest.mark.parametrize(
-    ("more", "around", "error", "sentence"),
+    ("more", "around", "error", "message"),
     [
         ("client_tls_sslmode = require", {}, True, "needs client_tls_cert_file and client_tls_key_file"),
         ("server_tls_sslmode = verify-full", {}, True, "needs server_tls_ca_file"),
-        ("server_tls_key_file = /k", {}, True, "need each other"),
-        ("min_pool_size = 30", {}, False, "never holds more than default_pool_size, 20"),
+        ("server_tls_key_file = /k", {}, True, "set both, or none"),
+        ("min_pool_size = 30", {}, False, "never has more connections than default_pool_size, 20"),
         (
             "min_pool_size = 5\n[databases]\nx = pool_size=3",
             {},
             False,
-            "“x” is 5, but its pool never holds more than 3",
+            "“x” is 5, but its pool never has more connections than 3",
         ),
         ("auth_type = hba", {}, True, "needs auth_hba_file"),
         ("auth_type = any", {}, True, "needs a user for the database “school”"),
-        ("auth_type = cert", {}, True, "without a certificate nobody comes in"),
+        ("auth_type = cert", {}, True, "PgBouncer refuses clients without a certificate"),
         (f"auth_type = cert\n{TLS}client_tls_sslmode = verify-ca", {}, True, "needs client_tls_sslmode verify-full"),
         ("reserve_pool_size = 5", {"max_connections": 24}, True, "25 for “school” = 25 server connections"),
         ("max_client_conn = 1000", {"open_files": 1019}, True, "1020 connections, but PgBouncer may have 1019"),
@@ -260,37 +260,39 @@ SCRAM = "SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk:c2VydmVy"
         ("pool_mode = statement", {}, False, "refuses every transaction"),
         ("pool_mode = transaction", {}, False, "a forgotten transaction"),
         ("pool_mode = transaction\nserver_reset_query = DISCARD ALL", {}, False, "is not used in transaction mode"),
-        ("server_reset_query =", {}, False, "gets what the last one left in it"),
-        ("ignore_startup_parameters =", {}, False, "JDBC and others"),
-        ("auth_type = trust", {}, False, "lets in whoever reaches it"),
+        ("server_reset_query =", {}, False, "gets the state that the last one left"),
+        ("ignore_startup_parameters =", {}, False, "JDBC and other drivers"),
+        ("auth_type = trust", {}, False, "accepts every client without a password"),
         ("query_wait_timeout = 0", {}, False, "wait forever"),
         ("query_timeout = 5", {}, False, "statement_timeout"),
         ("max_client_conn = 10", {}, False, "fewer than the 20 server connections"),
         ("auth_file =", {}, False, "neither auth_file nor auth_user"),
-        ("verbose = 2", {}, False, "into the log"),
-        ("log_stats = 2", {}, False, "log_stats is 2, which is not 0 and so the same as 1 to PgBouncer"),
-        ("server_check_query = SELECT 1 # light", {}, False, "server_check_query holds what looks like a comment"),
+        ("verbose = 2", {}, False, "statements with their values to the log"),
+        ("log_stats = 2", {}, False, "log_stats is 2, which PgBouncer reads as 1; write 0 or 1"),
+        ("server_check_query = SELECT 1 # light", {}, False, "server_check_query contains what looks like a comment"),
         ("auth_query = SELECT usename, passwd FROM pg_shadow WHERE usename=$1", {}, False, "CVE-2025-2291"),
         (
             "[databases]\nx = auth_query='SELECT a, b FROM pg_shadow'",
             {},
             False,
-            "“x”: auth_query does not ask for VALID",
+            "“x”: auth_query does not read VALID UNTIL",
         ),
-        ("[databases]\nx = host=a host=b", {}, False, "host of “x” is given twice; the last counts"),
-        ("[databases]\nx = user=${USER}", {}, False, "user of “x” holds a placeholder"),
-        ('[databases]\nx = password="a"', {}, False, "password of “x” stands in quotation marks"),
+        ("[databases]\nx = host=a host=b", {}, False, "host of “x” is set twice; the last one counts"),
+        ("[databases]\nx = user=${USER}", {}, False, "user of “x” contains a placeholder"),
+        ('[databases]\nx = password="a"', {}, False, "password of “x” is in quotation marks"),
     ],
 )
-def test_what_contradicts_itself_or_is_unwise(more: str, around: dict[str, Any], error: bool, sentence: str) -> None:
-    """An error where nobody would be served, a warning where it is legal and seldom meant."""
+def test_contradiction_is_an_error_and_inadvisable_setting_a_warning(
+    more: str, around: dict[str, Any], error: bool, message: str
+) -> None:
+    """An error where PgBouncer would not work, a warning where a setting is valid and rarely intended."""
     assert check(read_ini(BASE), Circumstances(open_files=1020, max_connections=20)) == []
-    findings = [one for one in check(read_ini(BASE + more), Circumstances(**around)) if sentence in one.text]
+    findings = [one for one in check(read_ini(BASE + more), Circumstances(**around)) if message in one.text]
     assert [finding.error for finding in findings] == [error]
 
 
-def test_what_is_well_is_not_complained_of() -> None:
-    """Whoever says in another place what a rule asks for: users by query, a mode for each database, expiry."""
+def test_requirement_that_another_setting_fulfils_is_no_finding() -> None:
+    """Users by auth_query, a pool mode for each database, and a query with the expiry."""
     session = "pool_mode = transaction\nidle_transaction_timeout = 60\nserver_reset_query = DISCARD ALL\n"
     query = "auth_query = SELECT usename, CASE WHEN valuntil < now() THEN NULL ELSE passwd END FROM pg_shadow\n"
     one = BASE.replace("host=a", "host=a auth_user=u pool_mode=session").replace("auth_file = ", "; ")
@@ -299,14 +301,14 @@ def test_what_is_well_is_not_complained_of() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[databases]\na = host=b\n", "\ufeff[databases]\n[pgbouncer]\n"])
-def test_a_file_that_pgbouncer_cannot_begin_with(text: str) -> None:
-    """Without its own section, or with a mark before the first: one sentence, and no other that follows from it."""
+def test_file_without_a_readable_start_is_one_error(text: str) -> None:
+    """Without section [pgbouncer], or with a byte order mark; consequences of that are not reported."""
     (error,) = (finding for finding in check(read_ini(text)) if finding.error)
     assert ("byte order mark" if text.startswith("\ufeff") else "no section [pgbouncer]") in error.text
 
 
-def test_no_secret_is_told() -> None:
-    """Neither of a userlist that is broken, nor of a database, nor of a difference."""
+def test_findings_and_differences_contain_no_secret() -> None:
+    """Of a broken userlist, of a database, and of a changed password."""
     users, findings = read_userlist('"a" "canary"\nb canary\n"a" "canary2"\n')
     assert users == {"a": "canary2"}
     before, after = (read_ini(f"[databases]\na = password={word} hots=x\n") for word in ("canary", "canary2"))
@@ -317,8 +319,8 @@ def test_no_secret_is_told() -> None:
     assert "canary" not in " ".join(told)
 
 
-def test_an_intent_is_checked_by_its_own_lines() -> None:
-    """All mistakes at once, each where it stands."""
+def test_findings_about_an_intent_have_its_lines() -> None:
+    """All errors at once, each with its own line."""
     lines = {
         ("pool_mod",): 2,
         ("databases",): 3,
@@ -333,15 +335,15 @@ def test_an_intent_is_checked_by_its_own_lines() -> None:
     assert "25 for “a” = 25 server connections" in findings[2].text
 
 
-def test_sizes_follow_from_what_runs() -> None:
-    """The sums are said, PostgreSQL's room is the lid, and what fits nowhere is a sentence."""
+def test_sizes_follow_from_slots_workers_and_threads() -> None:
+    """With their calculations, at most as many as PostgreSQL accepts, and a problem when that is too few."""
     sizes = size({"workers": 3, "threads": 4, "max_connections": 60})
     assert sizes.numbers == {"default_pool_size": 20, "reserve_pool_size": 5, "max_client_conn": 300}
     assert "2 slots × 3 workers × 4 threads = 24" in sizes.why["default_pool_size"]
     small = size({"workers": 8, "threads": 8, "max_connections": 30})
     assert small.numbers["default_pool_size"] + small.numbers["reserve_pool_size"] == 30 - 3 - 8
     assert size({"workers": 1, "threads": 1, "max_connections": 10}).problems != []
-    with pytest.raises(PgbouncerConfigError, match="needs “max_connections”: connections PostgreSQL accepts"):
+    with pytest.raises(PgbouncerConfigError, match="needs “max_connections”: connections that PostgreSQL accepts"):
         size({"cores": 4})
     rendered = read_ini(
         render_ini({"databases": {"a": {}}, "capacity": {"workers": 3, "threads": 4, "max_connections": 60}})
@@ -351,14 +353,14 @@ def test_sizes_follow_from_what_runs() -> None:
 
 
 def anything(chance: random.Random) -> str:
-    """Make a file of the right words in the wrong places."""
+    """Make a file of valid words in random places."""
     words = [*KEYS, *SECTIONS["databases"], "[databases]", "[pgbouncer]", "[users]", "[peers]", "%include x", "=", "'"]
     words += ["\n", "\n", ";", " ", "\t", "\0", "ä", "*", "1", "0x", "-", "9" * 400, "]", "[", '"', ",", "\r\n"]
     return "".join(chance.choice(words) for _ in range(chance.randrange(60)))
 
 
-def test_no_file_brings_it_down() -> None:
-    """Whatever stands in it, there are sentences, and what has no errors is imported and rendered again."""
+def test_random_file_never_raises() -> None:
+    """Each has findings only, and a file without errors renders to the same values."""
     chance = random.Random(20261126)
     for _ in range(3000):
         text = anything(chance)
@@ -370,8 +372,8 @@ def test_no_file_brings_it_down() -> None:
             assert read_ini(render_ini(intent_of(configuration))).values == configuration.values
 
 
-def test_what_needs_a_restart_is_said() -> None:
-    """A silent file means PgBouncer's own default; only what holds differently is a difference."""
+def test_difference_tells_whether_it_needs_a_restart() -> None:
+    """A missing setting has PgBouncer's default, and equal values are no difference."""
     before = read_ini("[pgbouncer]\nlisten_port = 6432\nmax_client_conn = 100\n")
     after = read_ini("[databases]\na = host=b\n[pgbouncer]\nlisten_port = 6433\nserver_lifetime = 3600\n")
     assert [(change.name, change.restart) for change in changes(before, after)] == [
@@ -396,30 +398,30 @@ DATABASE = {
 
 
 def shown(configuration: Configuration) -> list[dict[str, object]]:
-    """What `SHOW CONFIG` answers for a configuration."""
-    said = {name: key.default for name, key in KEYS.items()} | {"unix_socket_mode": "511"}
+    """The rows of `SHOW CONFIG` for a configuration."""
+    values = {name: key.default for name, key in KEYS.items()} | {"unix_socket_mode": "511"}
     for name, value in configuration.pooler.items():
-        said[name] = (
+        values[name] = (
             str(int(value)) if isinstance(value, bool) else ",".join(value) if isinstance(value, list) else str(value)
         )
-    return [{"key": key, "value": value} for key, value in said.items()]
+    return [{"key": key, "value": value} for key, value in values.items()]
 
 
-def test_a_running_one_is_compared_with_its_file() -> None:
-    """Nothing where nothing differs, and what PgBouncer does not tell is not made up."""
+def test_running_pgbouncer_is_compared_with_its_file() -> None:
+    """Equal settings are no difference, and settings that PgBouncer does not show are not compared."""
     text = render_ini({"databases": {"school": {"host": "/run/postgresql", "port": 5432, "connect_query": "SELECT 1"}}})
     file = read_ini(text)
     rows = [{**DATABASE, "name": "pgbouncer"}, DATABASE]
     assert changes(running(shown(file), rows, file), file) == []
     other = read_ini(text.replace("port=5432", "port=5433").replace("default_pool_size = 20", "default_pool_size = 30"))
     assert [str(change) for change in changes(running(shown(file), rows, other), other)] == [
-        "default_pool_size: 20 → 30 (a RELOAD takes it in)",
-        "databases.school.port: 5432 → 5433 (a RELOAD takes it in)",
+        "default_pool_size: 20 → 30 (needs a RELOAD)",
+        "databases.school.port: 5432 → 5433 (needs a RELOAD)",
     ]
 
 
-def test_pools_are_laid_out() -> None:
-    """Who waits comes first; the console's own pool is no pool."""
+def test_pool_with_waiting_clients_comes_first() -> None:
+    """The pool of PgBouncer's console is left out."""
     pool = {
         "cl_active": 3,
         "maxwait": 1,
@@ -445,8 +447,8 @@ def run_script(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def test_the_script_checks(tmp_path: Path) -> None:
-    """Status 0 for what is well, 1 for an error, 1 for a warning when asked to be strict; the userlist is found."""
+def test_status_of_script_check_tells_errors_and_strict_warnings(tmp_path: Path) -> None:
+    """0 without errors, 1 for an error, 1 for a warning with --strict; auth_file's userlist is read."""
     ini, users, intent = (tmp_path / name for name in ("a.ini", "userlist.txt", "intent.yml"))
     users.write_text('"a" "b"\n')
     ini.write_text(BASE.replace("/etc/pgbouncer/userlist.txt", str(users)))
@@ -463,8 +465,8 @@ def test_the_script_checks(tmp_path: Path) -> None:
     assert [run_script("check", intent, *more).returncode for more in ((), ("--strict",))] == [0, 1]
 
 
-def test_the_script_imports_and_renders_again(tmp_path: Path) -> None:
-    """With its comments, includes and users; nothing of it for other eyes."""
+def test_script_renders_the_file_that_it_imported(tmp_path: Path) -> None:
+    """With its comments, includes and users; only the owner may read the intent."""
     ini, more, users, intent = (tmp_path / name for name in ("a.ini", "more.ini", "userlist.txt", "intent.yml"))
     ini.write_text(FOUND["packaged"] + "%include more.ini\n")
     more.write_text("; as the provider asked\nmax_client_conn = 500\n")
@@ -487,8 +489,8 @@ def test_the_script_imports_and_renders_again(tmp_path: Path) -> None:
     ]
 
 
-def test_comments_arrive_as_comments(tmp_path: Path) -> None:
-    """All of them, where a line ends for YAML and not for PgBouncer, too, and those below the last setting."""
+def test_imported_comments_stay_comments(tmp_path: Path) -> None:
+    """Even with characters that end a line in YAML and not in PgBouncer, and below the last setting."""
     ini, intent = tmp_path / "a.ini", tmp_path / "intent.yml"
     strange = [f"; {mark}max_db_connections: 7" for mark in ("\u2028", "\u0085", "\r", "\f", "\x1b")]
     lines = ["[databases]", "; of none", "[pgbouncer]", *strange, "verbose = 1", "; again", "verbose = 0", "; the end"]
@@ -501,25 +503,28 @@ def test_comments_arrive_as_comments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
-        (("import", "a.ini", "--out", "nowhere/x.yml"), "There is no folder nowhere; make it first."),
-        (("import", "a.ini", "--out", "."), ". is a folder; name a file."),
-        (("check", "latin.ini"), "latin.ini is not text in UTF-8, first in line 2; save it as that."),
+        (
+            ("import", "a.ini", "--out", "nowhere/x.yml"),
+            "There is no folder nowhere. Create it, or write another path.",
+        ),
+        (("import", "a.ini", "--out", "."), ". is a folder; write the path of a file."),
+        (("check", "latin.ini"), "latin.ini is not text in UTF-8; see line 2. Save the file in UTF-8."),
     ],
 )
-def test_a_file_that_cannot_be_read_or_written(tmp_path: Path, arguments: tuple[str, ...], sentence: str) -> None:
-    """One sentence, with what was typed."""
+def test_script_names_a_file_that_cannot_be_used(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """As it was typed, in one line, with status 1."""
     (tmp_path / "a.ini").write_text("[pgbouncer]\n")
     (tmp_path / "latin.ini").write_bytes(b"[pgbouncer]\n; Gr\xfc\xdfe\n")
     refused = subprocess.run(
         [sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert (refused.returncode, refused.stderr) == (1, f"pgbouncer-config: {sentence}\n")
+    assert (refused.returncode, refused.stderr) == (1, f"pgbouncer-config: {message}\n")
 
 
-def test_what_is_recommended_for_two_cores_is_what_a_deploy_takes() -> None:
-    """The benchmarks chose on two cores (decision 0023); more cores get more processes, and the numbers said win."""
+def test_sizes_for_two_cores_are_the_roles_defaults() -> None:
+    """The benchmarks ran on two cores (decision 0023); more cores get more workers, and given numbers are used."""
     app, pooler, database = (
         yaml.safe_load((ROOT / "roles" / role / "defaults" / "main.yml").read_text())
         for role in ("app", "pgbouncer", "database")
@@ -536,36 +541,36 @@ def test_what_is_recommended_for_two_cores_is_what_a_deploy_takes() -> None:
     assert size({**room, "cores": 4, "workers": app["app_workers"]}).numbers == sizes.numbers
 
 
-def test_the_script_sizes() -> None:
-    """As sentences and as JSON; 1 when there is no room."""
+def test_script_prints_sizes_as_text_and_json() -> None:
+    """Status 1 when PostgreSQL accepts too few connections."""
     numbers = ("size", "--cores", 2, "--max-connections")
     assert "default_pool_size = 20: " in run_script(*numbers, 60).stdout
     assert json.loads(run_script(*numbers, 60, "--json").stdout)["numbers"]["max_client_conn"] == 300
     assert run_script(*numbers, 12).returncode == 1
 
 
-def test_the_script_without_max_connections_says_what_it_assumed() -> None:
-    """PostgreSQL's default is taken, and the output says so, as JSON too; of a given number it says nothing."""
-    sentence = "max_connections = 100: PostgreSQL's default; give --max-connections if yours differs."
+def test_script_prints_the_max_connections_that_it_assumes() -> None:
+    """As text and as JSON; for a given number it prints nothing."""
+    assumed = "max_connections = 100: PostgreSQL's default; give --max-connections if yours differs."
     sized = run_script("size", "--cores", 2)
-    assert (sized.returncode, sized.stdout.splitlines()[0]) == (0, sentence)
+    assert (sized.returncode, sized.stdout.splitlines()[0]) == (0, assumed)
     given = run_script("size", "--cores", 2, "--max-connections", 100)
     assert sized.stdout.splitlines()[1:] == given.stdout.splitlines()
-    assert json.loads(run_script("size", "--json").stdout)["assumed"] == [sentence]
+    assert json.loads(run_script("size", "--json").stdout)["assumed"] == [assumed]
     assert json.loads(run_script("size", "--json", "--max-connections", 100).stdout)["assumed"] == []
     assert "100, PostgreSQL's own" in " ".join(run_script("size", "--help").stdout.split())
 
 
 @pytest.mark.parametrize("verb", [("top", "--once"), ("diff", os.devnull)])
-def test_a_console_that_does_not_answer_is_a_sentence(verb: tuple[str, ...]) -> None:
-    """One line, status 1."""
+def test_console_that_does_not_answer_is_one_line(verb: tuple[str, ...]) -> None:
+    """With status 1."""
     refused = run_script(*verb, "--connect", "host=127.0.0.1 port=1 user=a")
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
     assert "PgBouncer's console cannot be reached" in refused.stderr
 
 
-def test_the_module_writes_both_files_once(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
-    """Right texts and modes, a diff without secrets, nothing in check mode, and what a change takes."""
+def test_module_writes_both_files_only_once(tmp_path: Path, run_module: Callable[..., dict[str, Any]]) -> None:
+    """With the right modes and a diff without secrets; check mode writes nothing."""
     arguments: dict[str, Any] = {
         "path": str(tmp_path),
         "intent": {"databases": {"a": {"host": "b"}}},

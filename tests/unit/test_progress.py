@@ -1,4 +1,4 @@
-"""What a sysadmin reads of a run: its phases and changes, and as the last line its result, its refusal or its state."""
+"""The output of a run: its plays and changes, and as the last line the result, the refusal or the state of the host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ SPEC_CHECK = "ansible.builtin.validate_argument_spec"
     ("seconds", "shown"), [(0, "0:00"), (7.9, "0:07"), (60, "1:00"), (750.2, "12:30"), (3725, "62:05")]
 )
 def test_clock_is_minutes_and_seconds(seconds: float, shown: str) -> None:
-    """A run of more than an hour goes on in minutes."""
+    """More than an hour is still in minutes."""
     assert progress.clock(seconds) == shown
 
 
@@ -39,12 +39,12 @@ def test_clock_is_minutes_and_seconds(seconds: float, shown: str) -> None:
         ("verify | Run the six checks", "Run the six checks"),
         ("app : Run the six checks", "Run the six checks"),
         ("Run the six checks", "Run the six checks"),
-        ("container : once | Run it | again", "again"),
+        ("container : run_once | Run the job | again", "again"),
         ("", ""),
     ],
 )
 def test_short_name_is_without_role_and_file(name: str, short: str) -> None:
-    """The part behind them is written for a person."""
+    """The last part of a task's name."""
     assert progress.short_name(name) == short
 
 
@@ -66,10 +66,10 @@ def test_message_lines_are_the_lines_of_text(result: dict[str, Any], lines: list
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
-        ({"msg": "It is full.", "stderr": "detail"}, "It is full."),
-        ({"msg": ["It is full.", "Free some."]}, "It is full.\nFree some."),
+        ({"msg": "The disk is full.", "stderr": "detail"}, "The disk is full."),
+        ({"msg": ["The disk is full.", "Free some."]}, "The disk is full.\nFree some."),
         ({"msg": "non-zero return code", "stderr": "\nfirst\nsecond\n"}, "first\nsecond"),
         ({"msg": "non-zero return code", "stderr": ""}, "non-zero return code"),
         ({"msg": "", "stderr": "No room.\n"}, "No room."),
@@ -79,27 +79,27 @@ def test_message_lines_are_the_lines_of_text(result: dict[str, Any], lines: list
     ],
     ids=str,
 )
-def test_failure_is_the_message_or_the_error_output(result: dict[str, Any], said: str) -> None:
-    """A command's own error output says more than its exit status."""
-    assert progress.failure(result) == said
+def test_failure_is_the_message_or_the_error_output(result: dict[str, Any], message: str) -> None:
+    """The error output of a command, if its message is only about the exit status."""
+    assert progress.failure(result) == message
 
 
-def test_failure_of_a_loop_is_that_of_its_item() -> None:
-    """“One or more items failed” says nothing; the first item that failed does."""
+def test_failure_of_a_loop_is_that_of_its_first_failed_item() -> None:
+    """Not Ansible's “One or more items failed”."""
     results = [
-        {"msg": "All well."},
+        {"msg": "Done."},
         {"failed": True, "msg": "non-zero return code", "stderr": "No such image.\n"},
         {"failed": True, "msg": "Another one."},
     ]
     assert progress.failure({"msg": "One or more items failed", "results": results}) == "No such image."
-    results = [{"unreachable": True, "msg": "It is gone."}]
-    assert progress.failure({"msg": "One or more items failed", "results": results}) == "It is gone."
-    assert progress.failure({"msg": "It is none.", "results": [{"msg": "All well."}, "text"]}) == "It is none."
-    assert progress.failure({"msg": "It is none.", "results": []}) == "It is none."
+    results = [{"unreachable": True, "msg": "No route."}]
+    assert progress.failure({"msg": "One or more items failed", "results": results}) == "No route."
+    assert progress.failure({"msg": "No list.", "results": [{"msg": "Done."}, "text"]}) == "No list."
+    assert progress.failure({"msg": "No list.", "results": []}) == "No list."
 
 
-def test_failure_of_arguments_is_a_sentence_for_each() -> None:
-    """Ansible's own words for it hold the whole specification."""
+def test_failure_of_arguments_is_one_line_for_each() -> None:
+    """Ansible's own message contains the whole specification."""
     result = {"msg": "Validation of arguments failed:\n…", "argument_errors": ["missing: app_url", "wrong: app_slot"]}
     assert progress.failure(result, SPEC_CHECK) == (
         "A setting is wrong: missing: app_url.\nA setting is wrong: wrong: app_slot."
@@ -114,7 +114,7 @@ def texts(custom: dict[str, Any], failures: dict[str, str] | None = None, hosts:
 
 
 def test_final_lines_of_one_host_name_none() -> None:
-    """The result, then what comes next, then what is to be minded."""
+    """The result, then the next steps, then the warnings."""
     custom = {"server": {"warnings": ["Look."], "next_steps": ["Log in.", "Print it."], "last_word": "6 passed"}}
     assert progress.final_lines(custom, {}, 1) == [
         ("result", "6 passed"),
@@ -125,19 +125,19 @@ def test_final_lines_of_one_host_name_none() -> None:
 
 
 def test_final_lines_of_several_hosts_name_each() -> None:
-    """In the order of their names; what localhost says is said for all."""
+    """In the order of the hosts' names; a line of localhost names no host."""
     custom = {"b": {"last_word": "6 passed"}, "a": {"last_word": "6 passed"}, "localhost": {"warnings": "Look."}}
     assert texts(custom, hosts=2) == ["a: 6 passed", "b: 6 passed", "Warning: Look."]
 
 
-def test_final_lines_say_the_same_once() -> None:
-    """A warning that two plays gave is one warning."""
+def test_repeated_warning_is_printed_once() -> None:
+    """Two plays may give the same warning."""
     custom = {"server": {"warnings": ["Look.", "Look.", "And look."]}, "localhost": {"warnings": ["Look."]}}
     assert texts(custom) == ["Warning: Look.", "Warning: And look."]
 
 
-def test_final_lines_of_a_run_that_failed_end_with_the_refusal() -> None:
-    """No result and no next step is said, because there is none; warnings stand before the refusal."""
+def test_final_lines_of_a_failed_run_end_with_the_refusal() -> None:
+    """Warnings come before the refusal; result and next steps are left out."""
     custom = {"server": {"last_word": "6 passed", "next_steps": ["Log in."], "warnings": ["Look."]}}
     assert progress.final_lines(custom, {"server": "The disk is full."}, 1) == [
         ("warning", "Warning: Look."),
@@ -147,54 +147,54 @@ def test_final_lines_of_a_run_that_failed_end_with_the_refusal() -> None:
     assert texts({}, {"localhost": "There is no host."}, hosts=2) == ["There is no host."]
 
 
-def test_final_lines_of_a_run_that_said_nothing_are_none() -> None:
-    """The recap is the end then."""
+def test_run_without_statistics_has_no_final_lines() -> None:
+    """The recap is the end of its output."""
     assert texts({}) == []
     assert texts({"server": {"last_word": "", "warnings": []}}) == []
 
 
 @pytest.mark.parametrize("verb", ["deploy", "rollback", "restore"])
-@pytest.mark.parametrize("phase", ["begin", "activate", "migrate", "verify", "spare", "other"])
-def test_interrupted_change_says_phase_lock_and_what_to_type(verb: str, phase: str) -> None:
-    """The lock is held, the same command goes on, and what is live is said or where one learns it."""
+@pytest.mark.parametrize("phase", ["begin", "activate", "migrate", "verify", "standby", "other"])
+def test_interrupted_change_has_phase_lock_and_next_command(verb: str, phase: str) -> None:
+    """And what is live, if the phase tells it; status.yml otherwise."""
     (line,) = progress.interrupted({"server": progress.Change(verb=verb, phase=phase)})
     assert line.startswith(f"server: the {verb} was interrupted in its phase “{phase}” and holds the host's lock. ")
-    assert "Run the same command again; it goes on from there." in line
+    assert "Run the same command again; it continues from there." in line
     live = {
         "verify": "The new release is live and not verified.",
-        "spare": "The new release is live and verified.",
-        "other": "status.yml says what is live.",
-        "activate": "status.yml says what is live.",
-        "migrate": "status.yml says what is live.",
-        # A restore or an adoption may have let in no pupil since.
-        "begin": "No release was switched." if verb != "restore" else "status.yml says what is live.",
+        "standby": "The new release is live and verified.",
+        "other": "status.yml shows what is live.",
+        "activate": "status.yml shows what is live.",
+        "migrate": "status.yml shows what is live.",
+        # A restore or an import turns maintenance mode on.
+        "begin": "No release was switched." if verb != "restore" else "status.yml shows what is live.",
     }
     assert line.endswith(live[phase])
 
 
-def test_interrupted_before_the_lock_changed_nothing() -> None:
-    """Preflight only looks."""
+def test_interruption_before_the_lock_changed_nothing() -> None:
+    """Preflight is read-only."""
     assert progress.interrupted({"server": progress.Change()}) == ["server: nothing was changed."]
     assert progress.interrupted({}) == ["Nothing was changed."]
 
 
-def test_interrupted_after_its_end_had_ended() -> None:
-    """The lock was given back, and there is nothing to go on with."""
-    change = progress.Change(verb="deploy", phase="spare", ended=True)
+def test_interruption_after_the_lock_was_released_is_no_open_change() -> None:
+    """The change had ended."""
+    change = progress.Change(verb="deploy", phase="standby", ended=True)
     assert progress.interrupted({"server": change}) == ["server: the deploy had ended."]
 
 
-def test_interrupted_while_a_job_runs_says_that_it_goes_on() -> None:
-    """systemd runs it on the host; without a lock that is all there is to say."""
-    job = "server: the backup goes on there without this machine. status.yml says how it ended."
+def test_interruption_during_a_job_names_the_job() -> None:
+    """systemd runs the job on the host, where it continues."""
+    job = "server: the backup continues there without the control node. status.yml shows the result."
     assert progress.interrupted({"server": progress.Change(jobs={"backup"})}) == [job]
     both = progress.interrupted({"server": progress.Change(verb="restore", phase="begin", jobs={"fetch", "backup"})})
-    assert both[0].startswith("server: the backup and fetch goes on there")
+    assert both[0].startswith("server: the backup and fetch continue there")
     assert both[1].startswith("server: the restore was interrupted in its phase “begin”")
 
 
-def test_interrupted_says_it_of_each_host() -> None:
-    """One may be further than the other."""
+def test_interruption_prints_a_line_for_each_host() -> None:
+    """The hosts may be in different phases."""
     changes = {"b": progress.Change(), "a": progress.Change(verb="deploy", phase="verify")}
     assert [line.partition(":")[0] for line in progress.interrupted(changes)] == ["a", "b"]
 
@@ -204,7 +204,7 @@ def test_interrupted_says_it_of_each_host() -> None:
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
-    """A school's inventory as people write it."""
+    """A school's inventory with files that Ansible reads, and others."""
     folder = tmp_path / "inventories" / "school"
     for name, text in {
         "hosts.yml": "scratch4school: {hosts: {server: {}}}\n",
@@ -231,93 +231,92 @@ READ = [
 
 
 def names(folder: Path, sources: list[str]) -> list[str]:
-    """The files below an inventory, relative to it."""
+    """The inventory's files, relative to its folder."""
     return [str(path.relative_to(folder)) for path in progress.inventory_files(sources)]
 
 
 def test_inventory_files_are_those_that_ansible_reads(inventory: Path) -> None:
-    """Of a folder, and of a file in it; each once, and no secret."""
+    """For a folder, and for a file in it; each file once, and no secret."""
     assert names(inventory, [str(inventory)]) == READ
     assert names(inventory, [str(inventory / "hosts.yml"), str(inventory)]) == READ
 
 
-def test_inventory_file_brings_no_file_beside_it(inventory: Path) -> None:
-    """Beside a file that was named Ansible reads the variables, and not what else lies there, such as playbooks."""
+def test_inventory_file_excludes_other_files_in_its_folder(inventory: Path) -> None:
+    """Ansible reads the variables beside a file that is named with -i, but no other files, such as playbooks."""
     (inventory / "deploy.yml").write_text("- hosts: all\n")
     assert names(inventory, [str(inventory / "hosts.yml")]) == READ
 
 
-def test_inventory_that_is_no_file_has_none(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list of hosts on the command line, and a name that is mistyped, say nothing of the folder one is in."""
+def test_inventory_that_is_no_path_has_no_files(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list of hosts, or a mistyped path, does not select the current folder."""
     monkeypatch.chdir(inventory)
     assert progress.inventory_files(["server,", "inventories/typo"]) == []
     assert progress.inventory_files(["hosts.yml"]) == list(map(Path, READ))
 
 
 def problems(path: Path, text: str) -> list[str]:
-    """What is said of one file with this text."""
+    """The messages about one file with this text."""
     path.write_text(text)
     return progress.yaml_problems([path], lambda file: file.read_text())
 
 
 @pytest.mark.parametrize("text", ["", "---\n", "# nothing\n", "a: 1\n", "a: !vault |\n  6162\n", "a: '{{ b }}'\n"])
-def test_yaml_that_holds_variables_is_no_problem(tmp_path: Path, text: str) -> None:
-    """An empty file too, and the tags that Ansible knows."""
+def test_yaml_with_variables_has_no_problems(tmp_path: Path, text: str) -> None:
+    """Nor has an empty file, or one with a tag of Ansible."""
     assert problems(tmp_path / "settings.yml", text) == []
 
 
 @pytest.mark.parametrize(
     ("text", "place", "since"),
     [
-        ("a: 1\nb: [1, 2\nc: 3\n", "line 3, column 2", " (it began in line 2)"),
+        ("a: 1\nb: [1, 2\nc: 3\n", "line 3, column 2", " (the error began in line 2)"),
         ("a: 1\n  b: 2\n", "line 2, column 4", ""),
         ("a: 1\nb: one: two\n", "line 2, column 7", ""),
-        ("a: 'one\nb: 2\n", "line 3, column 1", " (it began in line 1)"),
-        ("a: 1\n{\n", "line 3, column 1", " (it began in line 2)"),
+        ("a: 'one\nb: 2\n", "line 3, column 1", " (the error began in line 1)"),
+        ("a: 1\n{\n", "line 3, column 1", " (the error began in line 2)"),
         ("\ta: 1\n", "line 1, column 1", ""),
     ],
     ids=["list", "indented", "colon", "quote", "mapping", "tab"],
 )
-def test_yaml_that_cannot_be_read_is_named_with_its_place(tmp_path: Path, text: str, place: str, since: str) -> None:
-    """The file, the line and the column, what is wrong there, and where it began, in one line."""
-    (said,) = problems(tmp_path / "settings.yml", text)
-    assert said.startswith(f"{tmp_path}/settings.yml, {place}")
-    assert ": this is not YAML, " in said
-    assert said.endswith(f"{since}. Correct it, and run the same command again.")
-    assert "\n" not in said
+def test_invalid_yaml_is_reported_with_its_place(tmp_path: Path, text: str, place: str, since: str) -> None:
+    """File, line and column, the error, and the line where the error began, in one line."""
+    (message,) = problems(tmp_path / "settings.yml", text)
+    assert message.startswith(f"{tmp_path}/settings.yml, {place}")
+    assert ": this is not YAML, " in message
+    assert message.endswith(f"{since}. Correct the file, and run the same command again.")
+    assert "\n" not in message
 
 
-def test_yaml_with_characters_that_are_none_is_named(tmp_path: Path) -> None:
-    """A file that was saved in another encoding has no line to name."""
+def test_yaml_with_invalid_characters_is_reported_with_its_file(tmp_path: Path) -> None:
+    """A file in another encoding has no line number."""
     path = tmp_path / "settings.yml"
     path.write_bytes(b"a: \xff\n")
-    (said,) = progress.yaml_problems([path], lambda file: file.read_text())
-    assert said.startswith(f"{path}: this is not YAML: ")
-    (said,) = problems(path, "a: \x07\n")
-    assert said.startswith(f"{path}: this is not YAML: ")
-    assert "\n" not in said
+    (message,) = progress.yaml_problems([path], lambda file: file.read_text())
+    assert message.startswith(f"{path}: this is not YAML: ")
+    (message,) = problems(path, "a: \x07\n")
+    assert message.startswith(f"{path}: this is not YAML: ")
+    assert "\n" not in message
 
 
-def test_yaml_with_a_template_without_marks_is_named_with_its_place(tmp_path: Path) -> None:
-    """YAML takes it for a mapping in a mapping; Ansible's own message names neither file nor line."""
+def test_template_without_quotation_marks_is_reported_with_its_place(tmp_path: Path) -> None:
+    """YAML parses it as a mapping in a mapping; Ansible's own message has neither file nor line."""
     path = tmp_path / "settings.yml"
-    said = problems(path, "a: 1\nbackup_ssh_key: {{ vault_key }}\nlist: [1, {b: {{ c }}}]\n")
-    assert [line.partition(":")[0] for line in said] == [f"{path}, line 2, column 17", f"{path}, line 3, column 15"]
-    assert said[0].endswith(": put quotation marks around {{ … }}. Correct it, and run the same command again.")
+    found = problems(path, "a: 1\nbackup_ssh_key: {{ vault_key }}\nlist: [1, {b: {{ c }}}]\n")
+    assert [line.partition(":")[0] for line in found] == [f"{path}, line 2, column 17", f"{path}, line 3, column 15"]
+    assert found[0].endswith(": put quotation marks around {{ … }}, and run the same command again.")
     assert problems(path, "a: {b: [{c: 1}]}\n? [1, 2]\n: 3\n") == []
 
 
 @pytest.mark.parametrize("text", ["- a: 1\n", "just a text\n"])
-def test_yaml_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
-    """A list, or a line that lacks its colon."""
-    (said,) = problems(tmp_path / "settings.yml", text)
-    assert (
-        said == f"{tmp_path}/settings.yml: this file must hold lines such as “name: value”, and holds something else."
-    )
+def test_yaml_that_is_no_mapping_is_reported(tmp_path: Path, text: str) -> None:
+    """A list, or a line without a colon."""
+    (message,) = problems(tmp_path / "settings.yml", text)
+    expected = "this file must contain lines such as “name: value”. Correct the file."
+    assert message == f"{tmp_path}/settings.yml: {expected}"
 
 
-def test_file_that_cannot_be_decrypted_is_answered_with_what_to_type(tmp_path: Path) -> None:
-    """Ansible names neither the file nor the option; a file that cannot be read is left to it."""
+def test_encrypted_file_is_reported_with_the_missing_option(tmp_path: Path) -> None:
+    """Ansible names neither file nor option. Of an unreadable file Ansible's own message is enough."""
     (tmp_path / "b.yml").write_text("- 1\n")
 
     def read(path: Path) -> str:
@@ -329,9 +328,9 @@ def test_file_that_cannot_be_decrypted_is_answered_with_what_to_type(tmp_path: P
 
     encrypted, other = progress.yaml_problems([tmp_path / name for name in ("vault.yml", "gone.yml", "b.yml")], read)
     assert encrypted == (
-        f"{tmp_path}/vault.yml cannot be decrypted. Add --ask-vault-pass, and type the password of your vault."
+        f"{tmp_path}/vault.yml cannot be decrypted. Add --ask-vault-pass, and type the vault's password."
     )
-    assert other.startswith(f"{tmp_path}/b.yml: this file must hold lines")
+    assert other.startswith(f"{tmp_path}/b.yml: this file must contain lines")
 
 
 # ---- whole runs
@@ -339,13 +338,13 @@ def test_file_that_cannot_be_decrypted_is_answered_with_what_to_type(tmp_path: P
 
 @dataclass(frozen=True)
 class Run:
-    """How a playbook ended, and what it printed without the empty lines."""
+    """Exit status and output of a playbook, without empty lines and without the durations of long tasks."""
 
     status: int
     lines: list[str]
 
     def lines_with(self, text: str) -> list[str]:
-        """Those that hold a text."""
+        """The lines that contain a text."""
         return [line for line in self.lines if text in line]
 
 
@@ -356,7 +355,7 @@ ROLE = {
     "tasks/main.yml": (
         "- name: main | Write a greeting\n"
         "  ansible.builtin.copy: {content: '{{ greet_name }}', dest: '{{ place }}/greeting', mode: '0600'}\n"
-        "- name: main | Look at it\n"
+        "- name: main | Read the greeting\n"
         "  ansible.builtin.command: {argv: [cat, '{{ place }}/greeting']}\n"
         "  changed_when: false\n"
     ),
@@ -365,7 +364,7 @@ ROLE = {
 
 @pytest.fixture
 def school(tmp_path: Path) -> Path:
-    """A folder with an inventory of one host, which is this machine, and a role."""
+    """A folder with a role and an inventory of one host, the local machine."""
     host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, "place": str(tmp_path)}
     hosts = {"scratch4school": {"hosts": {"server": host}}}
     for name, text in ROLE.items():
@@ -377,8 +376,9 @@ def school(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(school: Path) -> Callable[..., subprocess.Popen[str]]:
+def start(school: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """A function that starts a playbook with the repository's ansible.cfg, in a session of its own."""
+    begun: list[subprocess.Popen[str]] = []
 
     def begin(playbook: str, *arguments: str) -> subprocess.Popen[str]:
         (school / "deploy.yml").write_text(playbook)
@@ -388,7 +388,7 @@ def start(school: Path) -> Callable[..., subprocess.Popen[str]]:
             "ANSIBLE_HOME": str(school / "ansible"),
             "LC_ALL": "C.UTF-8",
         }
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [Path(sys.executable).parent / "ansible-playbook", "-i", "inventory", "deploy.yml", *arguments],
             cwd=school,
             env={**kept, **ours},
@@ -398,19 +398,30 @@ def start(school: Path) -> Callable[..., subprocess.Popen[str]]:
             text=True,
             start_new_session=True,
         )
+        begun.append(process)
+        return process
 
-    return begin
+    yield begin
+    for process in begun:
+        end_at_once(process)
+
+
+def end_at_once(process: subprocess.Popen[str]) -> None:
+    """Kill a playbook that still runs, with everything that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def ended(process: subprocess.Popen[str]) -> Run:
-    """Wait for its end, for a minute at most."""
+    """Wait at most ten minutes for the playbook's end."""
     try:
-        said, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=600)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-    return Run(process.returncode, [line.rstrip() for line in said.splitlines() if line.strip()])
+        end_at_once(process)
+    # A busy machine makes tasks long, and the callback adds how long a long one took.
+    lines = [re.sub(r" \(\d+ s\)$", "", line.rstrip()) for line in output.splitlines() if line.strip()]
+    return Run(process.returncode, lines)
 
 
 PLAY = "  hosts: scratch4school\n  gather_facts: false\n  any_errors_fatal: true\n"
@@ -418,23 +429,23 @@ GREET = f"- name: Greet\n{PLAY}  tasks:\n    - ansible.builtin.import_role: {{na
 SAY = f"""\
 - name: Say
 {PLAY}  tasks:
-    - name: say | What it came to
+    - name: say | Set the result
       ansible.builtin.set_stats:
         data: {{last_word: "Results: 6 passed, 0 failed"}}
         per_host: true
-    - name: say | In words
+    - name: say | Print two lines
       ansible.builtin.debug: {{msg: ["One line.", "Another line."]}}
-    - name: say | What must be
+    - name: say | Assert the truth
       ansible.builtin.assert: {{that: true}}
 """
 
 
-def test_good_run_is_its_plays_its_changes_and_its_result(start: Callable[..., Any]) -> None:
-    """One line each, with what has something to say; no line for what changed nothing, and none for arguments."""
+def test_successful_run_prints_plays_changes_and_result(start: Callable[..., Any]) -> None:
+    """And messages; no line for a task without a change, and none for the check of arguments."""
     run = ended(start(GREET + SAY, "-e", "greet_name=anna"))
     assert run.status == 0
-    # Without what differs from run to run: the time since the start, and how long a task took.
-    assert [re.sub(r"^ *\d+:\d\d | \(\d+ s\)$", "", line) for line in run.lines] == [
+    # Without the times of day, which differ from run to run.
+    assert [re.sub(r"^ *\d+:\d\d ", "", line) for line in run.lines] == [
         "1/2 Greet",
         "    Write a greeting",
         "2/2 Say",
@@ -448,24 +459,53 @@ def test_good_run_is_its_plays_its_changes_and_its_result(start: Callable[..., A
     assert run.lines_with("Validating arguments") == []
 
 
+COUNTED = """\
+from pathlib import Path
+
+with (Path(__file__).parent / "loads").open("a") as loads:
+    loads.write("loaded\\n")
+
+
+class FilterModule:
+    def filters(self):
+        return {"same": lambda value: value}
+"""
+USES = f"""\
+- name: Use a filter
+{PLAY}  tasks:
+    - &use {{name: use | Assert the truth, ansible.builtin.assert: {{that: true | same}}}}
+    - *use
+    - *use
+"""
+
+
+def test_tasks_load_no_filter_again(school: Path, start: Callable[..., Any]) -> None:
+    """Ansible runs each task in a process of its own; the filters were loaded before the first of them."""
+    filters = school / "filter_plugins"
+    filters.mkdir()
+    (filters / "counted.py").write_text(COUNTED)
+    assert ended(start(USES)).status == 0
+    assert (filters / "loads").read_text().splitlines() == ["loaded"]
+
+
 SKIPPED = f"""\
 - name: Nothing to do
 {PLAY}  tasks:
-    - name: skip | The one
+    - name: skip | Run the only task
       ansible.builtin.command: {{argv: ["true"]}}
       when: false
 """
 
 
-def test_play_without_a_task_that_ran_has_no_line(start: Callable[..., Any]) -> None:
-    """What had nothing to do is no phase; the others keep their numbers."""
+def test_play_whose_tasks_are_all_skipped_has_no_line(start: Callable[..., Any]) -> None:
+    """The other plays keep their numbers."""
     run = ended(start(SKIPPED + SAY))
     assert run.lines_with("Nothing to do") == []
     assert run.lines[0].endswith("2/2 Say")
 
 
-def test_host_that_is_not_reached_is_the_last_line(start: Callable[..., Any]) -> None:
-    """With what SSH said, and what to type."""
+def test_unreachable_host_is_the_last_line(start: Callable[..., Any]) -> None:
+    """With SSH's message, and what to type."""
     nowhere = {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1, "greet_name": "anna"}
     run = ended(start(GREET, "-e", json.dumps(nowhere)))
     assert run.status == 4
@@ -473,15 +513,15 @@ def test_host_that_is_not_reached_is_the_last_line(start: Callable[..., Any]) ->
     assert "unreachable=1" in run.lines[-3]
 
 
-def test_check_mode_says_what_would_change(start: Callable[..., Any]) -> None:
-    """Each play and each change is marked, so that it is not taken for done."""
+def test_check_mode_marks_plays_and_changes(start: Callable[..., Any]) -> None:
+    """So that they are not mistaken for changes that were made."""
     run = ended(start(GREET, "-e", "greet_name=anna", "--check"))
     assert run.lines[0].endswith("1/1 Greet (check mode)")
     assert run.lines[1].endswith("would change: Write a greeting")
 
 
-def test_wrong_argument_of_a_role_is_one_sentence(start: Callable[..., Any]) -> None:
-    """Without the dump of the specification."""
+def test_wrong_argument_of_a_role_is_one_line(start: Callable[..., Any]) -> None:
+    """Without Ansible's dump of the specification."""
     run = ended(start(GREET))
     assert run.status == 2
     assert run.lines[-1].startswith("A setting is wrong: missing required arguments: greet_name")
@@ -490,29 +530,29 @@ def test_wrong_argument_of_a_role_is_one_sentence(start: Callable[..., Any]) -> 
 FAIL = f"""\
 - name: Try
 {PLAY}  tasks:
-    - name: try | The first of several
+    - name: try | Open the door, or close the window
       block:
         - name: try | Open the door
           ansible.builtin.command: {{argv: [sh, -c, "echo The door is locked. >&2; exit 3"]}}
       rescue:
-        - name: try | Take it back
+        - name: try | Close the window
           ansible.builtin.command: {{argv: ["true"]}}
 """
 REFUSE = f"""\
 - name: Refuse
 {PLAY}  tasks:
-    - name: refuse | The disk
+    - name: refuse | Refuse a full disk
       ansible.builtin.assert:
         that: false
         fail_msg: "Only 5 MB are free on server.\\nFree some."
         quiet: true
-    - name: refuse | Never
+    - name: refuse | Print a text
       ansible.builtin.debug: {{msg: never}}
 """
 
 
-def test_run_that_fails_ends_with_why(start: Callable[..., Any]) -> None:
-    """The message of the task that failed is the last line, and what an earlier play came to is not said."""
+def test_failed_run_ends_with_the_message_of_its_failed_task(start: Callable[..., Any]) -> None:
+    """The result of an earlier play is not printed."""
     run = ended(start(SAY + REFUSE))
     assert run.status == 2
     assert run.lines[-2:] == ["Only 5 MB are free on server.", "Free some."]
@@ -523,30 +563,30 @@ def test_run_that_fails_ends_with_why(start: Callable[..., Any]) -> None:
     assert run.lines_with("never") == []
 
 
-def test_failure_that_was_rescued_is_said_at_once_and_is_not_the_end(start: Callable[..., Any]) -> None:
-    """One sees why the play takes something back; the run is a success, and ends with its result."""
+def test_rescued_failure_is_printed_at_once_and_not_at_the_end(start: Callable[..., Any]) -> None:
+    """Before the tasks of the rescue; the run succeeds and ends with its result."""
     run = ended(start(FAIL + SAY))
     assert run.status == 0
     (line,) = run.lines_with("The door is locked.")
     assert line.endswith("    failed: Open the door: The door is locked.")
-    assert run.lines.index(line) < run.lines.index(run.lines_with("Take it back")[0])
+    assert run.lines.index(line) < run.lines.index(run.lines_with("Close the window")[0])
     assert run.lines[-1] == "Results: 6 passed, 0 failed"
 
 
-def test_failure_in_a_rescue_is_the_end(start: Callable[..., Any]) -> None:
-    """What the rescue itself says of it is the last line."""
-    again = FAIL + '        - name: try | Say\n          ansible.builtin.fail: {msg: "It was taken back."}\n'
+def test_failure_in_a_rescue_is_the_last_line(start: Callable[..., Any]) -> None:
+    """With the message of the rescue's own task."""
+    again = FAIL + '        - name: try | Fail\n          ansible.builtin.fail: {msg: "The window is closed."}\n'
     run = ended(start(again))
     assert run.status == 2
     assert run.lines_with("failed: Open the door")
-    assert run.lines[-1] == "It was taken back."
+    assert run.lines[-1] == "The window is closed."
 
 
-def test_verbose_run_is_ansibles_own_with_the_same_end(start: Callable[..., Any]) -> None:
-    """For those who look for a fault: each task with its result, and the last line all the same."""
+def test_verbose_run_is_ansibles_output_with_the_same_last_line(start: Callable[..., Any]) -> None:
+    """Each task with its result, for debugging."""
     run = ended(start(GREET + SAY, "-e", "greet_name=anna", "-v"))
     assert run.lines_with("PLAY [Greet]")
-    assert run.lines_with("TASK [greet : main | Look at it]")
+    assert run.lines_with("TASK [greet : main | Read the greeting]")
     assert run.lines_with("PLAY RECAP")
     assert run.lines[-1] == "Results: 6 passed, 0 failed"
 
@@ -557,55 +597,55 @@ def test_verbose_run_is_ansibles_own_with_the_same_end(start: Callable[..., Any]
         (
             "a: 3\napp_threads: [1, 2\napp_memory: 768m\n",
             "line 3, column 11: this is not YAML, ",
-            "(it began in line 2)",
+            "(the error began in line 2). Correct the file,",
         ),
-        ("a: 3\napp_threads: {{ a }}\n", "line 2, column 14: put quotation marks", "around {{ … }}"),
+        ("a: 3\napp_threads: {{ a }}\n", "line 2, column 14: put quotation marks", "around {{ … }},"),
     ],
     ids=["list", "template"],
 )
 def test_broken_file_of_the_inventory_is_the_last_line(
     school: Path, start: Callable[..., Any], broken: str, place: str, end: str
 ) -> None:
-    """With its place, and no task is run."""
+    """With the place of the error; no task runs."""
     folder = school / "inventory" / "group_vars" / "scratch4school"
     (folder / "settings.yml").write_text(broken)
     run = ended(start(SAY))
     assert run.status != 0
     assert run.lines[-1].startswith(f"{folder}/settings.yml, {place}")
-    assert run.lines[-1].endswith(f"{end}. Correct it, and run the same command again.")
+    assert run.lines[-1].endswith(f"{end} and run the same command again.")
     assert run.lines_with("6 passed") == []
 
 
 LOCKED = f"""\
 - name: Preflight
 {PLAY}  tasks:
-    - name: wait | Work that is not wanted
+    - name: wait | Skip a job
       host_job: {{name: backup, argv: ["true"]}}
       when: false
-    - name: wait | Before the lock
+    - name: wait | Wait before the lock
       ansible.builtin.command: {{argv: [sh, -c, "touch {{{{ place }}}}/before; sleep {{{{ first | default(0) }}}}"]}}
 - name: Lock
 {PLAY}  tasks:
-    - name: begin | Take it
-      host_change:
+    - name: begin | Acquire the lock
+      host_lock:
         path: "{{{{ place }}}}/change"
         state: begin
         run: r1
         verb: deploy
-        owner: "{{{{ lookup('change_owner') }}}}"
-    - name: phase | Note it
-      host_change: {{path: "{{{{ place }}}}/change", state: phase, run: r1, phase: verify}}
-    - name: wait | In the middle
+        owner: "{{{{ lookup('lock_owner') }}}}"
+    - name: phase | Record the phase
+      host_lock: {{path: "{{{{ place }}}}/change", state: phase, run: r1, phase: verify}}
+    - name: wait | Wait under the lock
       ansible.builtin.command: {{argv: [sh, -c, "touch {{{{ place }}}}/middle; sleep {{{{ second | default(0) }}}}"]}}
-    - name: end | Give it back
-      host_change: {{path: "{{{{ place }}}}/change", state: end, run: r1, outcome: done}}
-    - name: wait | After the end
+    - name: end | Release the lock
+      host_lock: {{path: "{{{{ place }}}}/change", state: end, run: r1, outcome: done}}
+    - name: wait | Wait after the lock
       ansible.builtin.command: {{argv: [sh, -c, "touch {{{{ place }}}}/after; sleep {{{{ third | default(0) }}}}"]}}
 """
 
 
 @pytest.mark.parametrize(
-    ("marker", "variable", "said"),
+    ("marker", "variable", "last_line"),
     [
         ("before", "first", "server: nothing was changed."),
         ("middle", "second", "server: the deploy was interrupted in its phase “verify” and holds the host's lock. "),
@@ -613,18 +653,18 @@ LOCKED = f"""\
     ],
 )
 def test_interrupted_run_ends_with_the_state_of_the_host(
-    school: Path, start: Callable[..., Any], marker: str, variable: str, said: str
+    school: Path, start: Callable[..., Any], marker: str, variable: str, last_line: str
 ) -> None:
-    """Ctrl-C before the lock, under it and after it; the last lines say what was left, and nothing else."""
-    process = start(LOCKED, "-e", f"{variable}=60")
-    end = time.monotonic() + 30
+    """Ctrl-C before the lock, under the lock, and after it."""
+    process = start(LOCKED, "-e", f"{variable}=3600")
+    end = time.monotonic() + 600
     while not (school / marker).exists():
         assert time.monotonic() < end, "the task did not begin"
         assert process.poll() is None, process.stdout.read()
         time.sleep(0.05)
-    # As a terminal does it: to all that was started.
+    # To the whole process group, as a terminal does.
     os.killpg(process.pid, signal.SIGINT)
     run = ended(process)
     assert run.status != 0
     assert run.lines[-2] == "Interrupted."
-    assert run.lines[-1].startswith(said)
+    assert run.lines[-1].startswith(last_line)

@@ -1,4 +1,4 @@
-"""What a role manages and refuses, and the digest of what it would do, which changes with the outcome alone."""
+"""Items that a role manages, and the digest of its settings and files, which changes only with its effect."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Ask = Callable[..., Any]
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A checkout with one role of its own, the role that makes containers, and a certificate."""
+    """A checkout with the role `proxy`, the role that creates containers, another role, and a certificate."""
     for name, text in ROLE.items():
         file = tmp_path / "roles" / "proxy" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(root: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
-    """Call the lookup for the role `proxy` with these variables on top of the usual ones."""
+    """A function that calls the lookup for the role `proxy`, with further variables."""
     lookup_loader.add_directory(str(REPOSITORY / "plugins" / "lookup"))
 
     def call(want: str = "digest", *roles: str, **variables: Any) -> Any:
@@ -73,15 +73,15 @@ def ask(root: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
     return call
 
 
-def test_managed_is_what_the_role_says(ask: Ask, root: Path) -> None:
-    """With its templates worked out, as the role itself would see them."""
+def test_managed_items_are_those_that_the_role_declares(ask: Ask, root: Path) -> None:
+    """With templates resolved, as in the role itself."""
     assert ask("managed") == {
         "proxy": {"contents": ["/etc/proxy"], "points": ["postgres"], "sources": [str(root / "school.crt")]}
     }
 
 
-def test_role_that_manages_nothing_is_left_out(ask: Ask, root: Path) -> None:
-    """It has to run every time, because nobody could tell that it need not."""
+def test_role_that_declares_no_managed_items_has_no_digest(ask: Ask, root: Path) -> None:
+    """Such a role always runs, because it has no recorded state."""
     (root / "roles" / "proxy" / "vars" / "main.yml").write_text("__proxy_uid: 10004\n")
     assert ask() == {}
 
@@ -91,13 +91,13 @@ def test_role_that_manages_nothing_is_left_out(ask: Ask, root: Path) -> None:
     [{"base": "/srv"}, {"proxy_memory": "512m"}, {"proxy_password": "other"}],
     ids=["through a template", "over a default", "of a named entry point"],
 )
-def test_value_counts(ask: Ask, variables: dict[str, str]) -> None:
+def test_changed_option_changes_the_digest(ask: Ask, variables: dict[str, str]) -> None:
     """Every option of `main` and of the entry points that the role names."""
     assert ask(**variables) != ask()
 
 
-def test_value_of_another_entry_point_does_not_count(ask: Ask) -> None:
-    """Which slot serves is no business of `main`, and is not known yet."""
+def test_option_of_another_entry_point_does_not_change_the_digest(ask: Ask) -> None:
+    """Such as a slot, which `main` does not use and which is not known yet."""
     assert ask(proxy_slot="blue") == ask()
 
 
@@ -112,8 +112,8 @@ def test_value_of_another_entry_point_does_not_count(ask: Ask) -> None:
         "school.crt",
     ],
 )
-def test_file_counts(ask: Ask, root: Path, file: str) -> None:
-    """The role's own, what it stands on, and what it copies from the control node."""
+def test_changed_file_of_the_role_changes_the_digest(ask: Ask, root: Path, file: str) -> None:
+    """Its own files, those that it depends on, and those that it copies from the control node."""
     before = ask()
     with (root / file).open("a") as content:
         content.write("# changed\n")
@@ -121,16 +121,16 @@ def test_file_counts(ask: Ask, root: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize("file", ["roles/other/file", "plugins/__pycache__/file.pyc", "README.md"])
-def test_other_file_does_not_count(ask: Ask, root: Path, file: str) -> None:
-    """A change of one role is no work for the others, and neither is what Python compiles for itself."""
+def test_changed_file_of_another_role_does_not_change_the_digest(ask: Ask, root: Path, file: str) -> None:
+    """Nor does a file that Python compiled."""
     before = ask()
     (root / file).parent.mkdir(exist_ok=True)
     (root / file).write_text("changed\n")
     assert ask() == before
 
 
-def test_source_that_cannot_be_read_is_named(ask: Ask, root: Path) -> None:
-    """In a sentence, because the sysadmin has to put it there."""
+def test_unreadable_source_is_an_error_with_its_name(ask: Ask, root: Path) -> None:
+    """The sysadmin has to supply the file."""
     (root / "school.crt").unlink()
     with pytest.raises(AnsibleError, match=r"school\.crt cannot be read: No such file"):
         ask()
@@ -140,7 +140,7 @@ TYPED = """\
 argument_specs:
   main: {options: {proxy_count: {type: int}, proxy_open: {type: bool}, proxy_name: {type: str}, proxy_plain: {}}}
   point: {options: {proxy_count: {type: int}}}
-  nothing: {short_description: It takes nothing}
+  nothing: {short_description: No options}
 """
 
 
@@ -171,7 +171,7 @@ def typed(ask: Ask, root: Path) -> Ask:
     ],
 )
 def test_value_from_the_command_line_is_the_same_value(typed: Ask, name: str, value: object, written: str) -> None:
-    """`-e name=16` arrives as a text; it is no other wish, so the role has nothing to do."""
+    """`-e name=16` passes a text, which must not change the digest."""
     assert typed(**{name: value}) == typed(**{name: written})
     assert typed(**{name: value}) == typed(**{name: trust_as_template("{{ given }}"), "given": written})
 
@@ -187,13 +187,13 @@ def test_value_from_the_command_line_is_the_same_value(typed: Ask, name: str, va
         ("proxy_count", 16, None),
     ],
 )
-def test_value_of_another_kind_is_another_value(typed: Ask, name: str, one: object, other: object) -> None:
-    """A text that looks like a number stays a text where a text is wanted."""
+def test_value_of_another_type_changes_the_digest(typed: Ask, name: str, one: object, other: object) -> None:
+    """Such as a number for an option of type text."""
     assert typed(**{name: one}) != typed(**{name: other})
 
 
-def test_path_of_a_role_is_its_own(ask: Ask, root: Path) -> None:
-    """A role names files of its own; the one that asks has another folder."""
+def test_role_path_is_that_of_the_declaring_role(ask: Ask, root: Path) -> None:
+    """Not that of the role that calls the lookup."""
     (root / "roles" / "proxy" / "vars" / "main.yml").write_text(
         "__proxy_managed:\n  contents: ['{{ role_path }}/files']\n  sources: ['{{ role_path }}/tasks/main.yml']\n"
     )
@@ -202,78 +202,24 @@ def test_path_of_a_role_is_its_own(ask: Ask, root: Path) -> None:
     assert ask(role_path="/somewhere/roles/host") == ask(role_path="/elsewhere")
 
 
-JUDGES = """\
-__proxy_problems: "{{ ['proxy_memory is ' ~ proxy_memory] if proxy_memory != '256m' else [] }}"
-__proxy_host_problems: ["The host is full.", "{{ base }} is none."]
-__proxy_host_warnings: []
-"""
+def skipped_roles() -> list[str]:
+    """Roles that _apply_settings.yml skips where they are unchanged."""
+    plays = yaml.safe_load((REPOSITORY / "deploy" / "_apply_settings.yml").read_text())
+    tasks = [task for play in plays for task in play["tasks"]]
+    return [
+        task["ansible.builtin.include_role"]["name"]
+        for task in tasks
+        if "host_roles_unchanged." in str(task.get("when"))
+    ]
 
 
-@pytest.fixture
-def judges(ask: Ask, root: Path) -> Ask:
-    """Two roles that judge, and one that has nothing to say."""
-    for role in ("proxy", "other"):
-        (root / "roles" / role / "vars").mkdir(exist_ok=True)
-    (root / "roles" / "proxy" / "vars" / "main.yml").write_text(JUDGES)
-    (root / "roles" / "other" / "vars" / "main.yml").write_text(
-        "__other_problems: \"{{ [] if address is search('^https') else ['address is ' ~ address] }}\"\n"
-        "__other_host_problems: ['{{ survey.said }}']\n"
-        "__other_host_warnings: ['Look.', '{{ survey.said }}']\n"
-    )
-    return ask
-
-
-@pytest.mark.parametrize(
-    ("want", "variables", "said"),
-    [
-        ("problems", {"address": "https://a"}, []),
-        ("problems", {"address": "https://a", "proxy_memory": "1g"}, ["proxy_memory is 1g"]),
-        ("problems", {"address": "ftp://a", "proxy_memory": "1g"}, ["proxy_memory is 1g", "address is ftp://a"]),
-        ("host_problems", {"survey": {"said": "Old."}}, ["The host is full.", "/etc is none.", "Old."]),
-        ("host_warnings", {"survey": {"said": "Old."}}, ["Look.", "Old."]),
-    ],
-    ids=str,
-)
-def test_sentences_of_all_roles_are_one_list(
-    judges: Ask, want: str, variables: dict[str, Any], said: list[str]
-) -> None:
-    """In the order of the roles, templates worked out; a role that has none of a kind says nothing."""
-    assert judges(want, "proxy", "other", "container", **variables) == said
-
-
-def test_sentences_stand_for_a_role_that_cannot_work_with_what_they_refuse(judges: Ask) -> None:
-    """An address that is missing is refused by one role, and breaks the sum of another one."""
-    assert judges("problems", "proxy", "other", proxy_memory="1g") == ["proxy_memory is 1g"]
-    assert judges("problems", "other", "proxy", proxy_memory="1g") == ["proxy_memory is 1g"]
-
-
-@pytest.mark.parametrize(("want", "memory"), [("problems", "256m"), ("host_warnings", "1g")])
-def test_role_that_cannot_judge_is_an_error_where_nothing_is_refused(judges: Ask, want: str, memory: str) -> None:
-    """What cannot be worked out must not be taken for well, and a warning refuses nothing."""
-    with pytest.raises(AnsibleError, match="is undefined"):
-        judges(want, "proxy", "other", proxy_memory=memory)
-
-
-def test_sentences_of_no_roles_are_none(judges: Ask) -> None:
-    """All roles may have been left out."""
-    assert judges("problems", "container") == []
-
-
-def passed_over() -> list[str]:
-    """Roles that _provision.yml, and _ground.yml before it, run only where they are not settled."""
-    tasks = [task for name in ("_ground.yml", "_provision.yml")
-             for play in yaml.safe_load((REPOSITORY / "deploy" / name).read_text())
-             for task in play.get("tasks", [])]  # fmt: skip
-    return [task["ansible.builtin.include_role"]["name"] for task in tasks if "host_settled." in str(task.get("when"))]
-
-
-def test_provisioning_passes_over_what_is_settled() -> None:
-    """A changed condition would otherwise agree with everything below."""
-    assert set(passed_over()) >= {"host", "docker", "database", "pgbouncer", "app", "proxy", "release"}
+def test_provisioning_skips_unchanged_roles() -> None:
+    """With another condition the tests below would find no roles and pass."""
+    assert set(skipped_roles()) >= {"host", "docker", "database", "pgbouncer", "app", "proxy", "release"}
 
 
 def run_by_main(role: Path) -> dict[str, list[dict[str, Any]]]:
-    """The tasks of main.yml and of all that it includes of its own role, by file."""
+    """The tasks of main.yml and of the role's own files that it includes, by file."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = ["main.yml"]
     while names:
@@ -285,9 +231,9 @@ def run_by_main(role: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-@pytest.mark.parametrize("role", passed_over())
-def test_role_that_may_be_passed_over_says_what_it_manages(role: str) -> None:
-    """A folder that the role writes and does not name here could be changed by hand, and nobody would mend it."""
+@pytest.mark.parametrize("role", skipped_roles())
+def test_role_that_may_be_skipped_declares_what_it_manages(role: str) -> None:
+    """A file that the role writes and does not declare could be changed by hand, and no deploy would correct it."""
     folder = REPOSITORY / "roles" / role
     variables = yaml.safe_load((folder / "vars" / "main.yml").read_text())
     managed = "".join(str(value) for name, value in variables.items() if name.startswith(f"__{role}_managed"))

@@ -1,4 +1,4 @@
-"""What the migrations do, read without running them, and which releases can live with which revision."""
+"""Migrations, read without running them, and the releases that are compatible with a revision."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible.module_utils.schema_revisions import (
     SchemaError,
-    can_live_with,
     contract_obstacles,
-    lives_with,
+    is_compatible,
+    is_in_range,
     pending,
     read,
 )
 
-VERSIONS = Path(__file__).resolve().parents[2] / "docker" / "app" / "src" / "scratch4school" / "migrations" / "versions"
+APP = Path(__file__).resolve().parents[2] / "docker" / "app"
+VERSIONS = APP / "src" / "scratch4school" / "database" / "migrations" / "versions"
 
 
 def migrations(folder: Path, *kinds: str) -> Path:
@@ -33,7 +34,7 @@ def release(needs: str, head: str, *contracts: str, name: str = "a") -> dict[str
     return {"id": name, "schema": {"needs": needs, "head": head, "contracts": list(contracts)}}
 
 
-def test_the_checkout_can_be_read() -> None:
+def test_migrations_of_this_checkout_end_at_the_head() -> None:
     """Our own migrations, as they lie here."""
     schema = read(VERSIONS)
     assert schema["revisions"][0] == {
@@ -52,7 +53,7 @@ def test_the_checkout_can_be_read() -> None:
         (["expand", "contract", "expand", "contract", "contract"], "0005", "0003", ["0002", "0004", "0005"]),
     ],
 )
-def test_a_release_needs_its_last_expand(
+def test_release_needs_its_last_expand(
     tmp_path: Path, kinds: list[str], head: str, needs: str, contracts: list[str]
 ) -> None:
     """What only takes away is not needed."""
@@ -69,14 +70,14 @@ def test_a_release_needs_its_last_expand(
         '"""Text."""\nrevision = "0002"\nkind = "x"\n',
     ],
 )
-def test_a_migration_must_say_what_it_is(tmp_path: Path, text: str) -> None:
-    """Whoever forgets it is told by the file's name."""
+def test_migration_without_description_number_or_kind_is_refused(tmp_path: Path, text: str) -> None:
+    """The error names the file."""
     (migrations(tmp_path, "expand") / "0002_odd.py").write_text(text)
     with pytest.raises(SchemaError, match=r"0002_odd\.py must begin"):
         read(tmp_path)
 
 
-def test_a_folder_without_migrations_is_a_mistake(tmp_path: Path, filters: dict[str, Callable[..., Any]]) -> None:
+def test_folder_without_migrations_is_refused(tmp_path: Path, filters: dict[str, Callable[..., Any]]) -> None:
     """An empty answer would read as: nothing is pending."""
     with pytest.raises(AnsibleFilterError, match="There are no migrations in"):
         filters["schema_revisions"](str(tmp_path))
@@ -95,7 +96,7 @@ def test_a_folder_without_migrations_is_a_mistake(tmp_path: Path, filters: dict[
         ("0009", False, []),
     ],
 )
-def test_pending(
+def test_pending_revisions_are_those_of_an_upgrade(
     tmp_path: Path, filters: dict[str, Callable[..., Any]], current: str, contract: bool, expected: list[str]
 ) -> None:
     """As the application's own `db upgrade` decides it."""
@@ -103,7 +104,7 @@ def test_pending(
     assert [one["revision"] for one in filters["schema_pending"](schema, current, contract)] == expected
 
 
-def test_an_expand_behind_a_contract_is_refused(tmp_path: Path) -> None:
+def test_expand_after_a_pending_contract_is_refused(tmp_path: Path) -> None:
     """With the words that make it possible."""
     revisions = read(migrations(tmp_path, "expand", "contract", "expand"))["revisions"]
     with pytest.raises(SchemaError, match=r"0003 \(expand\) comes after 0002 \(contract\).*app_migrate_contract=true"):
@@ -125,20 +126,22 @@ def test_an_expand_behind_a_contract_is_refused(tmp_path: Path) -> None:
         ("0003", "0003", "none", [], False),
     ],
 )
-def test_who_can_live_with_what(needs: str, head: str, revision: str, contracts: list[str], can: bool) -> None:
+def test_release_is_compatible_with_a_revision(
+    needs: str, head: str, revision: str, contracts: list[str], can: bool
+) -> None:
     """With all that it needs there, and nothing that it does not know taken away."""
-    assert can_live_with(needs, head, revision, contracts) is can
+    assert is_in_range(needs, head, revision, contracts) is can
 
 
 @pytest.mark.parametrize(
-    ("candidate", "revision", "witnesses", "can"),
+    ("candidate", "revision", "other_releases", "can"),
     [
         (release("0003", "0003"), "0003", [], True),
         (release("0003", "0003"), "0004", [release("0004", "0004")], True),
         (release("0003", "0003"), "0005", [release("0004", "0005", "0005")], False),
         # The contract waits: the one that knows it did not have it applied.
         (release("0003", "0003"), "0004", [release("0004", "0005", "0005")], True),
-        # Nobody at hand knows what made that revision.
+        # No release at hand knows that revision.
         (release("0003", "0003"), "0009", [release("0004", "0004")], False),
         # Described before descriptions named revisions.
         ({"id": "old"}, "0003", [], True),
@@ -146,15 +149,15 @@ def test_who_can_live_with_what(needs: str, head: str, revision: str, contracts:
         ({"id": "old"}, "0004", [release("0003", "0004", "0004")], False),
     ],
 )
-def test_a_release_beside_others(
-    candidate: dict[str, Any], revision: str, witnesses: list[dict[str, Any]], can: bool
+def test_contracts_that_other_releases_know_decide_compatibility(
+    candidate: dict[str, Any], revision: str, other_releases: list[dict[str, Any]], can: bool
 ) -> None:
     """What came after it, others tell."""
-    assert lives_with(candidate, revision, witnesses) is can
+    assert is_compatible(candidate, revision, other_releases) is can
 
 
-def test_who_is_in_the_way_of_a_contract() -> None:
-    """Every kept release that does not know it; without a contract nobody."""
+def test_contract_is_refused_for_releases_that_need_it() -> None:
+    """Every kept release that does not know the contract's revision; none without a contract."""
     kept = [release("0003", "0003", name="b"), release("0003", "0004", "0004", name="c"), {"id": "old"}]
     assert contract_obstacles(kept, ["0004"]) == ["b", "old"]
     assert contract_obstacles(kept, []) == []

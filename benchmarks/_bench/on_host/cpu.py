@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Tells several times a second how much CPU each container has used so far; runs on the host, as root.
+"""Prints several times a second how much CPU each container has used so far; runs on the host, as root.
 
 One line of JSON each: `at` in seconds since the epoch, and seconds of CPU by the container's name. The kernel adds
-them up by control group, processes that have ended included. Standard library alone.
+them up by control group, processes that have ended included. Standard library only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FORMAT = "{{.Name}} {{.State.Pid}}"
 
 
 def counters() -> dict[str, Path]:
-    """The file in which the kernel counts, by the name of each running container."""
+    """The file with the kernel's counters, by the name of each running container."""
     listed = subprocess.run(["docker", "ps", "--quiet"], check=True, stdout=subprocess.PIPE, text=True).stdout.split()
     command = ["docker", "inspect", "--format", FORMAT, *listed]
     found = {}
@@ -32,12 +32,12 @@ def counters() -> dict[str, Path]:
 
 
 def main() -> None:
-    """Tell until whoever reads it is gone."""
+    """Print until the reader closes the pipe."""
     known = counters()
     while True:
         line: dict[str, float] = {"at": time.time()}
         for name, file in known.items():
-            # A container may end meanwhile; what it used until then is of no use any more.
+            # A container may end meanwhile; its counter is not needed any more.
             with contextlib.suppress(OSError):
                 line[name] = int(file.read_text().split(maxsplit=2)[1]) / 1e6
         try:

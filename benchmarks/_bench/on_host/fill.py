@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Fills a deployed host with a school's rows and files of a wanted size; runs on the host, as root.
+"""Fills a deployed host with a school's rows and files up to a given size; runs on the host, as root.
 
-Contents vary as real ones do: every project is a zip that Scratch could open, with random bytes where sounds would
-be, so that nothing is found twice and little can be compressed. Standard library alone.
+Every project is a zip that Scratch can open, with random bytes in place of sounds. So restic deduplicates nothing and
+compresses little, as with real projects. Standard library only.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PSQL = [
 
 
 def sql(statement: str) -> str:
-    """What statements answer."""
+    """The answer of statements."""
     return subprocess.run(PSQL, input=statement, text=True, check=True, stdout=subprocess.PIPE).stdout.strip()
 
 
@@ -46,7 +46,7 @@ def project(size: int) -> bytes:
 
 
 def write(relative: str, content: bytes) -> None:
-    """A file as the application would have left it."""
+    """Write a file as the application does."""
     path = UPLOADS / relative
     for folder in (path.parent.parent, path.parent):
         if not folder.is_dir():
@@ -59,13 +59,13 @@ def write(relative: str, content: bytes) -> None:
 
 
 def copy(table: str, columns: str, lines: list[str]) -> None:
-    """Rows in PostgreSQL's text format."""
+    """Insert rows in PostgreSQL's text format."""
     command = [*PSQL, f"--command=COPY {table} ({columns}) FROM STDIN"]
     subprocess.run(command, input="".join(f"{line}\n" for line in lines), text=True, check=True)
 
 
 def add_pupils() -> None:
-    """Those to whom everything belongs; nothing where they are there already."""
+    """Add the owners of everything, where they do not exist yet."""
     values = ", ".join(
         f"('bench-{number}', 'Kind {number}', 'student', now(), '{json.dumps({'sub': number, 'class': number % 60})}')"
         for number in range(PUPILS)
@@ -74,7 +74,7 @@ def add_pupils() -> None:
 
 
 def add_projects(megabytes: float) -> int:
-    """Projects with a thumbnail each until they take so much; returns how many."""
+    """Add projects with thumbnails up to that size; returns how many."""
     first = int(sql("SELECT coalesce(max(id), 0) + 1 FROM projects"))
     projects, revisions, written, number = [], [], 0, first
     moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
@@ -101,7 +101,7 @@ def add_projects(megabytes: float) -> int:
 
 
 def add_sessions(megabytes: float) -> int:
-    """Logins of long ago, whose tokens are what makes a school's database large; returns how many."""
+    """Add old logins, whose tokens make a school's database large; returns how many."""
     made = 0
     while int(sql("SELECT pg_database_size('scratch4school')")) < megabytes * 1e6:
         lines = []
@@ -116,10 +116,10 @@ def add_sessions(megabytes: float) -> int:
 
 
 def main() -> None:
-    """Fill it, and say what was made."""
+    """Fill the host, and print what was added."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows-megabytes", type=float, default=0, help="size that the database is to reach")
-    parser.add_argument("--files-megabytes", type=float, default=0, help="how much is added to the pupils' files")
+    parser.add_argument("--rows-megabytes", type=float, default=0, help="size of the database afterwards")
+    parser.add_argument("--files-megabytes", type=float, default=0, help="size of the files to add")
     options = parser.parse_args()
     began = time.monotonic()
     add_pupils()

@@ -1,7 +1,7 @@
-"""The tests' ground: a throw-away PostgreSQL server and SQLite, a migrated database for each test, and the application.
+"""Shared fixtures: a temporary PostgreSQL server, SQLite, a migrated database for each test, and the application.
 
-Neither Docker nor Ansible is needed, only Debian's PostgreSQL server binaries. A test that asks for `settings` or for
-anything made of it runs once on each engine.
+They need Debian's PostgreSQL server programs, but neither Docker nor Ansible. A test that uses `settings`, or a fixture
+made of it, runs once on each engine.
 """
 
 import os
@@ -26,21 +26,22 @@ from sqlalchemy.engine import make_url
 
 from description import DescribedClient
 from helpers import COMMAND, SOURCE_ON_PATH, Device, FakeProvider, Forwarder, project_file
-from scratch4school import config, schema
+from scratch4school import config
 from scratch4school.app import create_app
-from scratch4school.claims import identity
 from scratch4school.clock import utcnow
 from scratch4school.config import Settings
-from scratch4school.services import Services
-from scratch4school.tables import metadata
-from scratch4school.users import sign_in
+from scratch4school.database import schema
+from scratch4school.database.tables import metadata
+from scratch4school.login.claims import identity
+from scratch4school.login.sign_in import sign_in
+from scratch4school.web.services import Services
 
 PASSWORD = secrets.token_urlsafe(16)
 
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running PostgreSQL of this test session."""
+    """The PostgreSQL server of this test session."""
 
     port: int
 
@@ -76,7 +77,7 @@ def postgres_binaries() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(postgres_binaries: Path) -> Iterator[PostgresServer]:
-    # Not below pytest's own folder: that one is closed to the user `postgres`, and the server refuses to run as root.
+    # Not below pytest's own folder: the user `postgres` cannot enter it, and the server refuses to run as root.
     folder = Path(tempfile.mkdtemp(prefix="scratch4school-postgres-"))
     as_postgres: list[str] = []
     if os.geteuid() == 0:
@@ -147,9 +148,9 @@ def empty_url(engine_name: str, postgres: PostgresServer, tmp_path: Path) -> Ite
 
 @pytest.fixture
 def database_url(engine_name: str, migrated: dict[str, str], postgres: PostgresServer, tmp_path: Path) -> Iterator[str]:
-    """The URL of a database at the newest revision, without a row.
+    """The URL of a database at the newest revision, without rows.
 
-    On PostgreSQL it is the same one for all tests, emptied: making one for each would take most of the suite's time.
+    On PostgreSQL all tests share one, which is emptied: a new one for each test would take most of the suite's time.
     """
     if engine_name == "sqlite":
         copy = tmp_path / "main.db"
@@ -157,7 +158,7 @@ def database_url(engine_name: str, migrated: dict[str, str], postgres: PostgresS
         yield f"sqlite:///{copy}"
         return
     names = ", ".join(metadata.tables)
-    # Cascading, because a later release may have these tests run on a schema with more tables than are known here.
+    # CASCADE, because a later release runs these tests on its own schema, which may have more tables.
     postgres.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE", database="migrated")
     yield migrated["postgresql"]
 
@@ -170,7 +171,7 @@ def provider() -> Iterator[FakeProvider]:
 
 @pytest.fixture
 def environment(database_url: str, password_file: Path, tmp_path: Path, provider: FakeProvider) -> dict[str, str]:
-    """A complete environment, as the container would get it."""
+    """A complete environment, as the container gets it."""
     provider.reset()
     for name, value in (("secret_key", secrets.token_urlsafe(40)), ("client_secret", provider.client_secret)):
         (tmp_path / name).write_text(value)
@@ -200,7 +201,7 @@ def settings(environment: dict[str, str]) -> Settings:
 
 @pytest.fixture
 def make_app(settings: Settings) -> Iterator[Callable[..., Any]]:
-    """Applications of this test's settings with some of them changed."""
+    """Make applications with this test's settings, some of them changed."""
     made = []
 
     def make(**changes: Any) -> Any:
@@ -227,7 +228,7 @@ def services(app: Any) -> Services:
 
 @pytest.fixture
 def log_in(services: Services) -> Callable[..., str]:
-    """Record a login as the application does after the provider's part, and return the session's id."""
+    """Record a login as the application does after the identity provider's part; returns the session's id."""
 
     def record(name: str, *groups: str, expires_in: float = 3600, refresh_token: str | None = None) -> str:
         claims = {"sub": name, "preferred_username": name, "groups": list(groups)}
@@ -240,7 +241,7 @@ def log_in(services: Services) -> Callable[..., str]:
 
 @pytest.fixture
 def device(app: Any, log_in: Callable[..., str]) -> Callable[..., Device]:
-    """A device of the user called `name`, talking to the application in this process."""
+    """Make a device of the user `name`, with the application in this process."""
 
     def of(name: str, *groups: str) -> Device:
         return Device(app.test_client(), log_in(name, *groups))
@@ -269,7 +270,7 @@ class Server:
 
 @pytest.fixture
 def start_server(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start `scratch4school serve`; it is stopped after the test, and has to stop as it should."""
+    """Start `scratch4school serve`; after the test it is stopped, and must end with status 0."""
     running: list[Server] = []
 
     def start(**changes: str) -> Server:
@@ -295,13 +296,13 @@ def start_server(environment: dict[str, str], tmp_path: Path) -> Iterator[Callab
     for server in running:
         if server.process.poll() is None:
             server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=30) == 0, server.log.read_text()
+        assert server.process.wait(timeout=90) == 0, server.log.read_text()
 
 
 def _wait_until_answering(server: Server) -> None:
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 60
     while time.monotonic() < give_up and server.process.poll() is None:
-        # A connection is not enough: the socket listens before the first worker has loaded the application.
+        # A connection is not enough: the socket listens before a worker has loaded the application.
         try:
             with urllib.request.urlopen(f"{server.url}/healthz", timeout=10):
                 return
@@ -312,7 +313,7 @@ def _wait_until_answering(server: Server) -> None:
 
 @pytest.fixture
 def forwarder(postgres: PostgresServer) -> Iterator[Forwarder]:
-    """A way to PostgreSQL that can be cut; on SQLite there is none."""
+    """A TCP port that leads to PostgreSQL and can be cut."""
     running = Forwarder(postgres.port)
     yield running
     running.cut()
@@ -320,7 +321,7 @@ def forwarder(postgres: PostgresServer) -> Iterator[Forwarder]:
 
 @pytest.fixture
 def together() -> Callable[..., list[Any]]:
-    """Run `work(index)` in `count` threads that start at the same moment, and return the results."""
+    """Run `work(index)` in `count` threads that start at the same moment; returns the results."""
 
     def run(count: int, work: Callable[[int], Any]) -> list[Any]:
         start = threading.Barrier(count)

@@ -1,4 +1,4 @@
-"""The OpenAPI description as tests use it: which operation an answer belongs to, and whether it is as described."""
+"""Comparing answers with the OpenAPI description."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from helpers import BufferedClient
 
 DESCRIPTION: dict[str, Any] = yaml.safe_load(resources.files("scratch4school").joinpath("openapi.yaml").read_text())
 METHODS = ("get", "put", "post", "delete")
-# What no route answers: an address that none has, a method that none takes, an address that is spelled another way.
+# Answers of the routing itself: an unknown address, a wrong method, an address with or without a slash.
 _ROUTING_STATUSES = (400, 404, 405, 308)
 
 _BASE = "urn:description"
@@ -33,14 +33,14 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 
 def described_path(rule: Rule | str) -> str:
-    """The path under which a route of Flask stands in the description."""
+    """The path of a Flask route in the description."""
     return re.sub(r"<(?:[^<>:]+:)?([^<>]+)>", r"{\1}", str(rule))
 
 
 def problems(method: str, rule: Rule, response: Any) -> list[str]:
-    """What an answer of a route has and its description has not, or the other way round.
+    """The differences between an answer of a route and its description.
 
-    No 500 is described, since each is a fault. Whether one was meant is for the test to say that injected the fault.
+    The description has no 500, because each is a fault. A test that injects a fault checks its 500 itself.
     """
     if response.status_code == 500:
         return list(_wrong_json(["components", "schemas", "ServerError"], response.json))
@@ -55,7 +55,7 @@ def problems(method: str, rule: Rule, response: Any) -> list[str]:
 
 
 class DescribedClient(BufferedClient):
-    """A client to whom every answer is an assertion: it must be as the description says."""
+    """A client that compares every answer with the description."""
 
     def open(self, *args: Any, **kwargs: Any) -> Any:
         response = super().open(*args, **kwargs)

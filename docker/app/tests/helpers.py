@@ -1,4 +1,4 @@
-"""What several tests share and no fixture: project files, a device that saves, an identity provider over real HTTP."""
+"""Helpers without fixtures: project files, clients, a fake identity provider, and a TCP port that can be cut."""
 
 import contextlib
 import http.client
@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from flask.testing import FlaskClient
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
-# The command line as a process of its own, from the source beside us: nothing has to be installed or built first.
+# The command line as a process, from the source folder; nothing needs to be installed.
 COMMAND = [sys.executable, "-m", "scratch4school"]
 SOURCE_ON_PATH = {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")}
 
@@ -38,7 +39,7 @@ def project_file(content: Any) -> bytes:
 
 
 def project_content(file: bytes) -> Any:
-    """What `project_file` was given."""
+    """The content that `project_file` was given."""
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         return json.loads(archive.read("project.json"))
 
@@ -98,8 +99,63 @@ class Device:
         return self.request(method, f"{path}?{text}", data=data, **options)
 
 
+class HttpClient:
+    """Requests of one session to a running server."""
+
+    def __init__(self, url: str, session_id: str) -> None:
+        self._url, self.session_id = url, session_id
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        files: dict[str, bytes] | None = None,
+        json_body: Any = None,
+        **form: str,
+    ) -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {self.session_id}"}
+        body = None
+        if json_body is not None:
+            body = json.dumps(json_body).encode()
+            headers["Content-Type"] = "application/json"
+        if files is not None:
+            parts = [f'name="{key}"\r\n\r\n{value}'.encode() for key, value in form.items()]
+            parts += [f'name="{key}"; filename="f.sb3"\r\n\r\n'.encode() + content for key, content in files.items()]
+            body = (
+                b"".join(b"--b\r\nContent-Disposition: form-data; " + part + b"\r\n" for part in parts) + b"--b--\r\n"
+            )
+            headers["Content-Type"] = "multipart/form-data; boundary=b"
+        request = urllib.request.Request(self._url + path, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def create(self, content: Any) -> int:
+        status, body = self.ask("POST", "/api/projects", {"project_file": project_file(content)})
+        assert status == 200, body
+        return int(json.loads(body)["id"])
+
+    def save(self, project_id: int, content: Any, version: int | None = None) -> int:
+        query = "" if version is None else f"?version={version}"
+        return self.ask("PUT", f"/api/projects/{project_id}{query}", {"project_file": project_file(content)})[0]
+
+    def share(self, project_id: int, group_ids: list[int]) -> int:
+        return self.ask("POST", f"/api/projects/{project_id}/share", json_body={"group_ids": group_ids})[0]
+
+    def version(self, project_id: int) -> int:
+        return int(json.loads(self.ask("GET", f"/api/projects/{project_id}/metadata")[1])["version"])
+
+    def content(self, project_id: int) -> Any:
+        status, body = self.ask("GET", f"/api/projects/{project_id}/download")
+        assert status == 200, body
+        return project_content(body)
+
+
 class FakeProvider:
-    """An identity provider: keys and tokens over real HTTP. What it answers is set by its attributes."""
+    """An identity provider: keys and tokens over real HTTP. Its attributes set its answers."""
 
     client_id = "scratch4school"
     client_secret = "a-client-secret-for-tests"
@@ -121,7 +177,7 @@ class FakeProvider:
         self._server.server_close()
 
     def reset(self) -> None:
-        """Back to a provider that does everything right."""
+        """Answer correctly again."""
         self.claims: dict[str, Any] = {}
         self.answer: dict[str, Any] = {}
         self.status = 200
@@ -132,7 +188,7 @@ class FakeProvider:
         self.used_refresh_tokens: set[str] = set()
         self.fetches_of_keys = 0
         self.keys_status = 200
-        # What is cleared hangs until it is set again.
+        # A cleared event makes the answers wait until it is set again.
         self.answers, self.answers_keys = threading.Event(), threading.Event()
         self.answers.set()
         self.answers_keys.set()
@@ -160,14 +216,14 @@ class FakeProvider:
     def _token_answer(self, form: dict[str, str]) -> tuple[int, bytes]:
         self.requests.append(form)
         time.sleep(self.delay)
-        self.answers.wait(30)
+        self.answers.wait(300)
         if self.raw is not None:
             return self.status, self.raw
         right = form.get("client_id") == self.client_id and form.get("client_secret") == self.client_secret
         token = form.get("refresh_token", "")
         if self.status != 200 or not right or token in self.used_refresh_tokens:
             return 400, json.dumps({"error": "invalid_grant"}).encode()
-        # As providers do that rotate refresh tokens: each works once.
+        # Like providers that rotate refresh tokens: each token works once.
         self.used_refresh_tokens.add(token or secrets.token_hex())
         answer = {"access_token": "access-token", "token_type": "Bearer", "expires_in": 3600}
         if form.get("grant_type") == "authorization_code":
@@ -182,7 +238,7 @@ class FakeProvider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.fetches_of_keys += 1
-                provider.answers_keys.wait(30)
+                provider.answers_keys.wait(300)
                 keys = KeySet([provider._key]).as_dict(private=False)
                 self._reply(provider.keys_status, json.dumps(keys).encode())
 
@@ -195,20 +251,20 @@ class FakeProvider:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                # Who asked may have stopped waiting.
+                # The client may have stopped waiting.
                 with contextlib.suppress(OSError):
                     self.wfile.write(body)
 
             def log_message(self, *_arguments: object) -> None:
-                """Say nothing; pytest shows what matters."""
+                """Log nothing."""
 
         return Handler
 
 
 class Forwarder:
-    """A TCP port that leads to another one, and can be cut or made to swallow everything.
+    """A TCP port that forwards to another one, and can be cut, or made to drop all data.
 
-    `questions` counts what was sent to the target, in parts that wait for an answer.
+    `questions` counts the messages to the target; each waits for an answer.
     """
 
     def __init__(self, target: int) -> None:
@@ -221,7 +277,7 @@ class Forwarder:
         self.open()
 
     def open(self) -> None:
-        """Lead to the target, from now on or again."""
+        """Forward to the target, from now on or again."""
         self._is_muted = False
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = int(self._listener.getsockname()[1])
@@ -229,7 +285,7 @@ class Forwarder:
 
     def cut(self) -> None:
         """Reset all connections and refuse new ones."""
-        # Closing alone would leave the thread in its accept, and the port open.
+        # `close` alone would leave the thread in `accept`, and the port open.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
@@ -241,7 +297,7 @@ class Forwarder:
             self._sockets.clear()
 
     def mute(self) -> None:
-        """Take connections and what is sent over them, and let nothing through: a pooler without its server."""
+        """Accept connections and data, but forward nothing, like a pooler without its server."""
         self._is_muted = True
 
     def _accept(self, listener: socket.socket) -> None:
@@ -266,7 +322,7 @@ class Forwarder:
 
 
 class SlowUpload:
-    """A save whose body arrives in two parts, with whatever the test does in between."""
+    """A save whose body is sent in two parts; the test acts in between."""
 
     def __init__(self, url: str, session_id: str, content: bytes, method: str = "POST", path: str = "") -> None:
         head = b'--b\r\nContent-Disposition: form-data; name="project_file"; filename="p"\r\n\r\n'
@@ -279,7 +335,7 @@ class SlowUpload:
         self._connection.endheaders(self._body[: len(self._body) // 2])
 
     def finish(self, step: int = 1_000_000) -> int:
-        """Send the rest in parts of `step` bytes; returns the answer's status."""
+        """Send the second part in steps of `step` bytes; returns the answer's status."""
         for start in range(len(self._body) // 2, len(self._body), step):
             self._connection.send(self._body[start : min(start + step, len(self._body))])
         response = self._connection.getresponse()
@@ -288,19 +344,19 @@ class SlowUpload:
         return response.status
 
     def give_up(self) -> None:
-        """Close the connection before the body is whole."""
+        """Close the connection before the body is complete."""
         self._connection.close()
 
 
 def metric(url: str, name: str) -> float:
-    """One number of a running server's /metrics, by its name and labels."""
+    """A value from a running server's /metrics, by name and labels."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=20) as response:
         lines = dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines() if line[0] != "#")
     return float(lines.get(name, 0))
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    """What `condition` returns as soon as that is true; AssertionError when it does not become so."""
+def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    """The first true result of `condition`; AssertionError if there is none in time."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         if found := condition():

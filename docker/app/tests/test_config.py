@@ -1,4 +1,4 @@
-"""Settings: everything wrong is said at once, in sentences, before anything starts; and secrets do not show."""
+"""Settings: all problems are reported at once, before anything starts, and secrets are never shown."""
 
 import subprocess
 from pathlib import Path
@@ -39,22 +39,23 @@ def problems(environment: dict[str, str]) -> list[str]:
     return caught.value.problems
 
 
-def test_complete_environment(complete: dict[str, str]) -> None:
+def test_complete_environment_is_accepted(complete: dict[str, str]) -> None:
     settings = config.load(complete)
     assert settings.redirect_uri == "https://scratch.school.test/backend/authorize"
     assert settings.database.url.drivername == "postgresql+psycopg2"
     assert settings.secret_key.reveal() == KEY
     assert (settings.keep_revisions, settings.server.workers, settings.server.threads) == (10, 3, 4)
+    assert settings.server.request_seconds == 60
     assert settings.oidc.scope == "openid profile uuid email groups"
     assert settings.accel_redirect is None
 
 
-def test_nothing_set_names_everything_at_once() -> None:
+def test_empty_environment_reports_every_missing_setting() -> None:
     assert len(problems({})) == 11
     assert all("is missing" in problem for problem in problems({}))
 
 
-def test_secrets_do_not_show(complete: dict[str, str]) -> None:
+def test_secrets_are_not_printed(complete: dict[str, str]) -> None:
     settings = config.load(complete)
     for shown in (repr(settings), str(settings.secret_key), f"{settings.database}"):
         for secret in (KEY, "client-s3cret", "p4ssw0rd-of-app"):
@@ -62,7 +63,7 @@ def test_secrets_do_not_show(complete: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "sentence"),
+    ("name", "value", "message"),
     [
         ("PUBLIC_URL", "scratch.school.test", "must be a URL"),
         ("PUBLIC_URL", "ftp://scratch.school.test", "must be a URL"),
@@ -92,15 +93,15 @@ def test_secrets_do_not_show(complete: dict[str, str]) -> None:
         ("VERIFY_POOLER_URL", "postgresql://monitor@pgbouncer:6432/pgbouncer", "POOLER_PASSWORD_FILE is missing"),
     ],
 )
-def test_one_wrong_value_is_one_sentence(complete: dict[str, str], name: str, value: str, sentence: str) -> None:
+def test_wrong_value_is_one_message(complete: dict[str, str], name: str, value: str, message: str) -> None:
     found = problems({**complete, f"SCRATCH4SCHOOL_{name}": value})
     assert len(found) == 1
-    assert sentence in found[0]
+    assert message in found[0]
     assert found[0].endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("secret", "sentence"),
+    ("secret", "message"),
     [
         ("", "empty"),
         ("short-but-not-a-word", "has 20 characters; at least 32"),
@@ -113,18 +114,18 @@ def test_one_wrong_value_is_one_sentence(complete: dict[str, str], name: str, va
         ("a" * 40, "repeats"),
     ],
 )
-def test_weak_secrets_are_refused_without_repeating_them(
-    complete: dict[str, str], tmp_path: Path, secret: str, sentence: str
+def test_weak_secret_is_refused_and_not_repeated(
+    complete: dict[str, str], tmp_path: Path, secret: str, message: str
 ) -> None:
     (tmp_path / "key").write_text(secret)
     found = problems(complete)
     assert len(found) == 1
-    assert sentence in found[0]
+    assert message in found[0]
     if len(secret) > 8:
         assert secret not in found[0]
 
 
-def test_password_in_the_url_is_refused_without_repeating_it(complete: dict[str, str]) -> None:
+def test_password_in_the_url_is_refused_and_not_repeated(complete: dict[str, str]) -> None:
     found = problems({**complete, "SCRATCH4SCHOOL_DATABASE_URL": "postgresql://app:hunter22@host/db"})
     assert len(found) == 1
     assert "must not contain the password" in found[0]
@@ -132,7 +133,7 @@ def test_password_in_the_url_is_refused_without_repeating_it(complete: dict[str,
 
 
 @pytest.mark.parametrize("arguments", [["serve"], ["verify"], ["db", "check"], ["db", "upgrade"]])
-def test_commands_refuse_with_status_78_and_no_traceback(arguments: list[str]) -> None:
+def test_command_without_settings_is_exit_status_78(arguments: list[str]) -> None:
     command = [*COMMAND, *arguments]
     done = subprocess.run(command, env=SOURCE_ON_PATH, capture_output=True, text=True, check=False)
     assert done.returncode == 78

@@ -1,7 +1,7 @@
-"""The page at which a login ends while no editor is installed: it shows the outcome, and keeps what is not to be shown.
+"""The page at which a login ends while no editor is installed: it shows the outcome and keeps secrets.
 
-It lies in the proxy's image, and speaks of the two addresses that `/authorize` sends a browser to. What it does in a
-browser is not asked here; these are the rules that a change of it could break unseen.
+The page is in the proxy's image; `/authorize` sends the browser to it. These tests do not run it in a browser. They
+check rules that a change of the page could break unnoticed.
 """
 
 import re
@@ -42,8 +42,8 @@ def page() -> Reader:
     return Reader(PAGE.read_text())
 
 
-def test_page_sets_what_it_is_given_as_text_only(page: Reader) -> None:
-    """The sentence and the name come from the address and from the provider, and may be made up."""
+def test_page_shows_its_input_only_as_text(page: Reader) -> None:
+    """Message and name come from the address and from the identity provider, and may be forged."""
     ways_in = (
         r"innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|document\.write|srcdoc|eval\(|Function\("
     )
@@ -52,16 +52,16 @@ def test_page_sets_what_it_is_given_as_text_only(page: Reader) -> None:
     assert [name for _, attributes in page.tags for name in attributes if name.startswith("on")] == []
 
 
-def test_page_needs_nothing_but_this_server(page: Reader) -> None:
-    """It is one file: no school's browser asks another server for a script, a style or a font."""
+def test_page_needs_only_this_server(page: Reader) -> None:
+    """It is one file: no browser asks another server for a script, a style or a font."""
     links = {attributes[name] for _, attributes in page.tags for name in ("href", "src") if name in attributes}
     assert links == {"data:,", "/backend/login", "/backend/api/status"}
     assert re.findall(r"fetch\(([^,]*),", page.script) == ['"/backend/session"']
     assert "//" not in PAGE.read_text().replace("  // ", "")
 
 
-def test_page_lets_no_session_id_out(page: Reader) -> None:
-    """Not by the address bar or the history, not by a Referer, and not by a query that a log could keep."""
+def test_page_keeps_the_session_id(page: Reader) -> None:
+    """Not by the address bar or the history, a Referer, or a query that a log could keep."""
     assert ("meta", {"name": "referrer", "content": "no-referrer"}) in page.tags
     forgetting = page.script.index('history.replaceState(null, "", location.pathname)')
     assert forgetting < page.script.index("fetch(")
@@ -70,16 +70,16 @@ def test_page_lets_no_session_id_out(page: Reader) -> None:
     assert "Storage" not in page.script
 
 
-def test_page_reads_what_a_login_ends_with(page: Reader) -> None:
-    """`/authorize` sends the browser back with one of the two, and the person is told either way."""
+def test_page_shows_the_outcome_of_a_login(page: Reader) -> None:
+    """`/authorize` adds one of the two, and the page shows a message for both."""
     assert re.findall(r'query\.get\("(\w+)"\)', page.script) == ["error", "session_id"]
     assert "The login did not work." in page.script
     assert "You are logged in as ${bounded(told.user.username)} (${role}). The login works." in page.script
-    assert 'show("failed", "The login did not work.", bounded(sentence)' in page.script
+    assert 'show("failed", "The login did not work.", bounded(message)' in page.script
 
 
-def test_page_without_javascript_still_says_what_is_here(page: Reader) -> None:
-    """And the part that only the script fills stays hidden."""
+def test_page_without_javascript_shows_state_and_hints(page: Reader) -> None:
+    """The part that only the script fills stays hidden."""
     assert ("html", {"lang": "en"}) in page.tags
     assert ("section", {"id": "outcome", "hidden": None}) in page.tags
     assert "Scratch4School is running" in page.text

@@ -1,4 +1,4 @@
-"""The database goes away and comes back, on real connections: clear answers meanwhile, and nobody restarts anything."""
+"""The database goes away and comes back, on real connections: clear answers meanwhile, and no restart afterwards."""
 
 import contextlib
 import http.client
@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from test_concurrency import Web
 
-from helpers import Forwarder, project_file, wait_for
+from helpers import Forwarder, HttpClient, project_file, wait_for
 from scratch4school.config import Settings
-from scratch4school.database import Database, make_engine
+from scratch4school.database.database import Database
+from scratch4school.database.engine import make_engine
 
 # Longer than a request waits for its database.
 AWAY_SECONDS = 16
@@ -32,7 +32,7 @@ def url_through(forwarder: Forwarder, migrated: dict[str, str]) -> str:
 
 
 class Asking(threading.Thread):
-    """A client that asks on until it is told to stop; `answers` holds status, headers and body of each answer."""
+    """A client that repeats a request until it is stopped; `answers` has status, headers and body of each answer."""
 
     def __init__(self, url: str, work: tuple[str, str, bytes | None], session_id: str) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ def ask(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
-def test_database_away_for_longer_than_anybody_waits(
+def test_long_outage_of_the_database_is_survived(
     start_server: Callable[..., Any], log_in: Callable[..., str], forwarder: Forwarder, url_through: str
 ) -> None:
-    """Saves and lists go on all the time: each gets its 200 or a 503 that says when to come again."""
+    """Saves and lists continue all the time: each gets 200, or 503 with Retry-After."""
     server = start_server(DATABASE_URL=url_through, WORKERS="2")
-    device = Web(server.url, log_in("ada"))
+    device = HttpClient(server.url, log_in("ada"))
     project_id = device.create("before")
     save = ("PUT", f"/api/projects/{project_id}", project_file("x" * 200_000))
     clients = [Asking(server.url, save, device.session_id) for _ in range(3)]
@@ -84,7 +84,7 @@ def test_database_away_for_longer_than_anybody_waits(
         assert ask(server.url, "GET", "/api/status")[0] == 200
     forwarder.open()
     back = [len(client.answers) for client in clients]
-    # The request that waits when it returns may be the last one that is refused; those after it are served.
+    # A request that waits when the database returns may still be refused; later ones succeed.
     wait_for(lambda: all(len(client.answers) > count + 3 for client, count in zip(clients, back, strict=True)))
     for client in clients:
         client.stop()
@@ -102,8 +102,8 @@ def test_database_away_for_longer_than_anybody_waits(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
-def test_connection_that_breaks_once_it_has_answered(settings: Settings) -> None:
-    """The answer counts, and the pool, here of one connection, is not a connection short afterwards."""
+def test_connection_that_breaks_after_its_answer_is_replaced(settings: Settings) -> None:
+    """The answer counts, and the pool, here of one connection, still has it afterwards."""
     database = Database(settings.database, connections=1)
     killer = make_engine(settings.database, None)
 
@@ -123,10 +123,10 @@ def test_connection_that_breaks_once_it_has_answered(settings: Settings) -> None
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
-def test_probe_of_a_database_that_swallows_questions(
+def test_probes_of_a_silent_database_wait_one_at_a_time(
     make_app: Callable[..., Any], settings: Settings, forwarder: Forwarder
 ) -> None:
-    """As PgBouncer does without a server: a clear 503, and of many probes only one waits for an answer."""
+    """Like PgBouncer without a server: 503, and of many probes only one waits for an answer."""
     database = replace(settings.database, url=settings.database.url.set(port=forwarder.port))
     app = make_app(database=database, server=replace(settings.server, threads=3))
     client = app.test_client()
@@ -150,14 +150,19 @@ def read_only_server(postgres: Any) -> Iterator[None]:
 
 @pytest.mark.parametrize("engine_name", ["postgresql"])
 def test_not_ready_on_a_read_only_server(app: Any, read_only_server: None) -> None:
-    """As on a standby: every read works and no save would."""
+    """As on a standby: every read works and no save does."""
     answer = app.test_client().get("/readyz")
     assert answer.status_code == 503
     assert answer.json["problems"][0].startswith("database: it can only be read now")
 
 
 @contextlib.contextmanager
-def somebody_else() -> Iterator[None]:
+def only_reading(file: Path) -> Iterator[None]:
+    """Take this process the right to write the file: root, who may write any file, acts as another user."""
+    if os.geteuid() != 0:
+        file.chmod(0o444)
+        yield
+        return
     os.seteuid(65534)
     try:
         yield
@@ -165,10 +170,9 @@ def somebody_else() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
 @pytest.mark.parametrize("engine_name", ["sqlite"])
-def test_file_of_somebody_else_refuses_writes(settings: Settings) -> None:
-    # Not below pytest's own folder, which nobody else may enter: then it would be the folder that refuses.
+def test_file_of_another_user_refuses_writes(settings: Settings) -> None:
+    # Not below pytest's own folder, which other users cannot enter; then the folder would refuse.
     with tempfile.TemporaryDirectory(prefix="scratch4school-") as name:
         Path(name).chmod(0o777)
         file = Path(shutil.copy(settings.database.url.database or "", name))
@@ -178,7 +182,7 @@ def test_file_of_somebody_else_refuses_writes(settings: Settings) -> None:
         )
         with database.engine.connect() as connection:
             assert not database.refuses_writes(connection)
-            with somebody_else():
+            with only_reading(file):
                 assert file.read_bytes()[:6] == b"SQLite"
                 assert database.refuses_writes(connection)
         database.dispose()

@@ -1,7 +1,7 @@
-"""What "expand" promises, enforced: the previous release passes its own tests on the schema of this one.
+"""The promise of "expand": the previous release passes its own tests on the schema of this release.
 
-So it goes on serving while our migrations run, and serves again when somebody goes back to it. Its source comes out of
-git; its dependencies are this checkout's, whose locks are near enough to those it was made with.
+So it works while our migrations run, and after a rollback. Its source comes from git. Its dependencies are those of
+this checkout, which are close enough to its own.
 """
 
 import os
@@ -12,30 +12,30 @@ from pathlib import Path
 
 import pytest
 
-from scratch4school import schema
+from scratch4school.database import schema
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 SOURCE = HERE.parent / "src"
 PREVIOUS = HERE / "previous" / "commit.txt"
 
-# By file name, why it says nothing about a schema that both releases share.
+# Test files of the previous release, by their names there, and why each says nothing about a common schema.
 LEFT_OUT = {
-    "test_migrations.py": "it is about that release's own migrations and where they end",
-    "test_health.py": "it names the revision that the database is at",
+    "test_migrations.py": "it is about that release's own migrations",
+    "test_health.py": "it names the revision of the database",
     "test_previous_release.py": "it is about the release before that one",
-    "test_config.py": "it asks no database",
-    "test_files.py": "it asks no database",
-    "test_logs.py": "it is about words",
-    "test_front_page.py": "it is about a page outside of the application's folder",
-    "test_uploads.py": "it is about what comes before the rows",
-    "test_outages.py": "it takes its time, with a database that is away",
-    "test_verification.py": "it takes its time, with the statements of the other tests",
-    "test_fuzz.py": "it takes its time, with requests that never reach a row",
+    "test_config.py": "it uses no database",
+    "test_files.py": "it uses no database",
+    "test_logs.py": "it is about log messages",
+    "test_front_page.py": "it is about a page outside the application's folder",
+    "test_uploads.py": "it is about uploads before any row",
+    "test_outages.py": "it is slow, with a database that is away",
+    "test_verification.py": "it is slow, with the same statements as other tests",
+    "test_fuzz.py": "it is slow, with requests that never reach a row",
 }
 
 BREAKING = """\
-\"\"\"A column that the previous release does not know and has to fill.\"\"\"
+\"\"\"A column that the previous release does not know and would have to fill.\"\"\"
 
 import sqlalchemy as sa
 from alembic import op
@@ -53,12 +53,12 @@ def upgrade() -> None:
 
 @pytest.fixture(scope="session")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The application's folder as it was in the previous release."""
+    """The application's folder of the previous release."""
     commit = PREVIOUS.read_text().splitlines()[-1]
     command = ["git", "-C", str(ROOT), "archive", commit, "docker/app"]
     archived = subprocess.run(command, capture_output=True, check=False)
     if archived.returncode:
-        # A shallow clone, as machines make them that only test, knows where it came from.
+        # A shallow clone, as of a CI machine, can fetch the rest.
         subprocess.run(["git", "-C", str(ROOT), "fetch", "--quiet", "--unshallow"], capture_output=True, check=False)
         archived = subprocess.run(command, capture_output=True, check=False)
     if archived.returncode:
@@ -73,8 +73,8 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_tests(previous: Path, source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run tests of the previous release on databases that `source` migrated further."""
-    # Nothing of this run may steer that one; pytest tells its workers by such variables which of them they are.
+    """Run tests of the previous release on databases that `source` upgraded further."""
+    # This run must not influence that one; pytest-xdist, for example, tells its workers their number by such variables.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
     environment |= {"PYTHONPATH": str(HERE / "previous"), "NEW_SOURCE": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "on_new_schema", "-p", "no:cacheprovider", *arguments]
@@ -84,7 +84,7 @@ def run_tests(previous: Path, source: Path, *arguments: str) -> subprocess.Compl
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("other", ["sqlite", "postgresql"], ids=["postgresql", "sqlite"])
 def test_previous_release_passes_its_own_tests_on_this_schema(previous: Path, other: str) -> None:
-    """On one engine after the other, each of its tests that uses rows."""
+    """On each engine, all its tests that use rows."""
     files = sorted(path for path in previous.glob("tests/**/test_*.py") if path.name not in LEFT_OUT)
     ended = run_tests(previous, SOURCE, "-k", f"not {other}", *map(str, files))
     assert ended.returncode == 0, ended.stdout[-6000:] + ended.stderr
@@ -93,12 +93,12 @@ def test_previous_release_passes_its_own_tests_on_this_schema(previous: Path, ot
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("other", ["sqlite", "postgresql"], ids=["postgresql", "sqlite"])
-def test_revision_that_breaks_it_is_found(previous: Path, tmp_path: Path, other: str) -> None:
-    """The test above would not be green with a migration that only calls itself an expand."""
+def test_breaking_revision_fails_its_tests(previous: Path, tmp_path: Path, other: str) -> None:
+    """The test above fails for a migration that only claims to be an expand."""
     source = tmp_path / "src"
     shutil.copytree(SOURCE, source, ignore=shutil.ignore_patterns("__pycache__"))
     number = int(schema.head()) + 1
-    revision = source / "scratch4school" / "migrations" / "versions" / f"{number:04}_breaking.py"
+    revision = source / "scratch4school" / "database" / "migrations" / "versions" / f"{number:04}_breaking.py"
     revision.write_text(BREAKING.format(number=number, head=schema.head()))
     ended = run_tests(previous, source, "-k", f"not {other}", "--maxfail=1", "tests/test_projects.py")
     assert ended.returncode == 1, ended.stdout[-6000:] + ended.stderr

@@ -1,7 +1,7 @@
-"""PgBouncer's configuration: an intent and its files, what each setting may be, checks, and capacity as arithmetic.
+"""PgBouncer's configuration: intents, the two files, the settings and their values, checks, and connection limits.
 
-Used by scripts/pgbouncer-config, by the module of the same name and by plugins/filter/pgbouncer.py, hence free of
-Ansible and of YAML.
+Used by scripts/pgbouncer-config, by the module of the same name and by plugins/filter/pgbouncer.py; therefore without
+Ansible and YAML.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does the arithmetic of connections: what may come at worst, whether there is room, and which numbers to choose."""
+"""Computes connections: the largest numbers that can occur, whether they fit, and which limits to choose."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from .keys import MOST
 from .values import PgbouncerConfigError, number, refuse_unknown, type_name
 
 CAPACITY_NUMBERS: dict[str, str] = {
-    "slots": "slots that serve at once, 2 during a swap",
+    "slots": "slots that are live at the same time, 2 during an activation",
     "workers": "gunicorn workers per slot",
     "threads": "threads per worker, each with at most one connection",
-    "one_shots": "clients of one-shot containers that come through the pool",
-    "admin": "people and monitors on the pooler",
-    "max_client_conn": "clients PgBouncer lets in",
+    "one_shots": "clients of one-shot containers that use the pool",
+    "admin": "people and monitors that connect to PgBouncer",
+    "max_client_conn": "clients that PgBouncer accepts",
     "pools": "server connections of all pools together, their reserves included",
     "direct": "connections that bypass the pool: migration, dump, monitor, a person with psql",
-    "max_connections": "connections PostgreSQL accepts",
-    "reserved": "of these, kept for superusers",
+    "max_connections": "connections that PostgreSQL accepts",
+    "reserved": "connections of these that are reserved for superusers",
 }
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What can connect at worst, and whether both doors are wide enough.
+    """The largest numbers of connections, and whether they fit into the limits.
 
-    :param clients: connections to PgBouncer at worst.
-    :param servers: connections to PostgreSQL at worst.
+    :param clients: largest number of connections to PgBouncer.
+    :param servers: largest number of connections to PostgreSQL.
     :param lines: both sums, written out.
-    :param problems: one sentence for each that does not fit; empty when all is well.
+    :param problems: a message for each sum that does not fit; empty when both fit.
     """
 
     clients: int
@@ -40,7 +40,9 @@ class Capacity:
 
 
 def capacity(numbers: Mapping[str, int]) -> Capacity:
-    """Add up connections (see CAPACITY_NUMBERS for the names; all are needed) and compare with the two limits.
+    """Add up connections and compare the sums with the two limits.
+
+    :param numbers: all of CAPACITY_NUMBERS.
 
     :raises PgbouncerConfigError: for a missing, unknown or negative number.
     """
@@ -64,7 +66,7 @@ def capacity(numbers: Mapping[str, int]) -> Capacity:
     problems = []
     if clients > n["max_client_conn"]:
         problems.append(
-            f"PgBouncer lets in max_client_conn = {n['max_client_conn']} clients, but {client_sum} may come; "
+            f"PgBouncer accepts max_client_conn = {n['max_client_conn']} clients, but {client_sum} may connect; "
             f"raise max_client_conn to {clients} or run fewer workers or threads."
         )
     if servers > room:
@@ -80,17 +82,17 @@ def capacity(numbers: Mapping[str, int]) -> Capacity:
     )
 
 
-# A process more than there are cores, for each waits for a disk now and then, and how many requests each has under way:
-# what the tables of benchmarks/ showed best (docs/decisions/0023).
+# The best values in the benchmarks (docs/decisions/0023). There is one process more than cores, because processes
+# sometimes wait for the disk. Each process handles so many requests at a time.
 WORKERS_BESIDE_CORES = 1
 THREADS = 4
 
-# What `size` needs, what each means, and what is taken where nothing is said; workers and threads follow from cores.
+# The numbers that `size` needs: meaning and default of each; None has no fixed default.
 SIZE_NUMBERS: dict[str, tuple[str, int | None]] = {
-    "cores": ("cores of the server; workers and threads follow from them where they are not said", 2),
+    "cores": ("cores of the server, from which the default of workers follows", 2),
     "users": ("pupils who save in the same minute", 100),
     "slots": (CAPACITY_NUMBERS["slots"], 2),
-    "workers": (f"{CAPACITY_NUMBERS['workers']}; cores + {WORKERS_BESIDE_CORES} where nothing is said", None),
+    "workers": (f"{CAPACITY_NUMBERS['workers']}, by default cores + {WORKERS_BESIDE_CORES}", None),
     "threads": (CAPACITY_NUMBERS["threads"], THREADS),
     "one_shots": (CAPACITY_NUMBERS["one_shots"], 106),
     "admin": (CAPACITY_NUMBERS["admin"], 5),
@@ -98,8 +100,8 @@ SIZE_NUMBERS: dict[str, tuple[str, int | None]] = {
     "max_connections": (CAPACITY_NUMBERS["max_connections"], None),
     "reserved": (CAPACITY_NUMBERS["reserved"], 3),
 }
-# What PostgreSQL accepts where its max_connections was never set. `size` does not take it by itself: of a number that
-# ends up in a file the intent has to say it.
+# PostgreSQL's default of max_connections. `size` does not assume it, because an intent must state a number on which
+# a rendered file depends.
 POSTGRES_MAX_CONNECTIONS = 100
 # The settings of PgBouncer that `size` chooses.
 SIZES = ("default_pool_size", "reserve_pool_size", "max_client_conn")
@@ -107,12 +109,12 @@ SIZES = ("default_pool_size", "reserve_pool_size", "max_client_conn")
 
 @dataclass(frozen=True)
 class Sizes:
-    """The numbers to choose.
+    """Recommended values.
 
-    :param numbers: the SIZES.
-    :param why: for each of them the sum it comes from.
-    :param lines: all of it, to be read by a person.
-    :param problems: one sentence for each that does not fit; empty when all is well.
+    :param numbers: a value for each of SIZES.
+    :param why: the calculation of each value.
+    :param lines: all values and calculations as text.
+    :param problems: a message for each sum that does not fit; empty when all fit.
     """
 
     numbers: dict[str, int]
@@ -122,12 +124,12 @@ class Sizes:
 
 
 def size(given: object) -> Sizes:
-    """Choose the numbers of one pool from what runs before and behind it.
+    """Choose the sizes of one pool from the number of its clients and the limit of PostgreSQL.
 
-    A server connection for each thread of all slots is the most that is ever used; a fifth of them is the reserve, lent
-    only when clients wait. Of clients twice as many are let in as can come: one costs 2 kB, one refused costs a save.
+    At most one server connection per thread of all slots is used; a fifth of them is the reserve for waiting clients.
+    The limit of clients is twice the largest number, because a client takes 2 kB and a refused one loses a save.
 
-    :param given: the SIZE_NUMBERS, of which those without a usual value are needed.
+    :param given: the SIZE_NUMBERS; those without a default are required, except workers.
     :raises PgbouncerConfigError: for a missing, unknown or negative number.
     """
     if not isinstance(given, Mapping):
@@ -152,7 +154,7 @@ def size(given: object) -> Sizes:
     room_sum = f"max_connections {n['max_connections']} - {n['reserved']} reserved - {n['direct']} direct = {room}"
     why = {
         "default_pool_size": f"{threads_sum}, in fives and at most {room_sum}: {servers}, less {reserve} in reserve.",
-        "reserve_pool_size": f"A fifth of {servers}, lent when clients have waited for reserve_pool_timeout.",
+        "reserve_pool_size": f"A fifth of {servers}, added when clients have waited for reserve_pool_timeout.",
         "max_client_conn": f"Twice {clients}: {threads_sum}, {n['one_shots']} one-shots, {n['admin']} administrators.",
     }
     numbers = {"default_pool_size": pool, "reserve_pool_size": reserve, "max_client_conn": door}
@@ -165,7 +167,9 @@ def size(given: object) -> Sizes:
         more = f"{n['cores']} cores + {WORKERS_BESIDE_CORES}, of {n['threads']} threads each"
         lines.insert(0, f"workers = {n['workers']}: {more}.")
     lines += fits.lines
-    lines.append(f"{n['users']} users who save at once take turns of {share} at {servers} server connections.")
+    lines.append(f"{n['users']} users who save at the same time: {share} share each of {servers} server connections.")
     if servers < threads:
-        lines.append(f"PostgreSQL's room is less than the {threads} threads: they wait for each other, and none fails.")
+        lines.append(
+            f"PostgreSQL accepts fewer connections than there are threads ({threads}): threads wait, none fails."
+        )
     return Sizes(numbers, why, lines, fits.problems)

@@ -1,4 +1,4 @@
-"""Compares a file with another, or with what a running PgBouncer says of itself, and reads its pools."""
+"""Compares a configuration with another, or with that of a running PgBouncer, and reads PgBouncer's pools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .values import PgbouncerConfigError, understood
 
 Row = Mapping[str, object]
 
-# What `SHOW DATABASES` calls the settings of a database, beside those that it calls by their own name.
+# Settings of a database that `SHOW DATABASES` shows under another name, and those under their own name.
 SHOWN = {"database": "dbname", "force_user": "user", "max_connections": "max_db_connections"}
 SHOWN_ALIKE = ("host", "port", "pool_size", "min_pool_size", "reserve_pool_size", "pool_mode")
 
@@ -21,9 +21,9 @@ class Change:
     """One difference.
 
     :param name: the setting, or the database and its setting.
-    :param before: what holds now.
-    :param after: what the file says.
-    :param restart: whether a restart is needed; otherwise a RELOAD takes it in.
+    :param before: the current value.
+    :param after: the file's value.
+    :param restart: whether the change needs a restart; otherwise a RELOAD is enough.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Change:
     restart: bool
 
     def __str__(self) -> str:
-        how = "needs a restart" if self.restart else "a RELOAD takes it in"
+        how = "needs a restart" if self.restart else "needs a RELOAD"
         return f"{self.name}: {_shown(self.before)} → {_shown(self.after)} ({how})"
 
 
@@ -45,7 +45,7 @@ def _shown(value: object) -> str:
 
 
 def changes(before: Configuration, after: Configuration) -> list[Change]:
-    """Give what differs between two configurations; where one is silent PgBouncer's own default holds."""
+    """Return the differences between two configurations; a missing setting has PgBouncer's default."""
     found = []
     for name, key in KEYS.items():
         own = understood(name, key, key.default) if key.default else None
@@ -66,16 +66,17 @@ def changes(before: Configuration, after: Configuration) -> list[Change]:
 
 
 def running(settings: Iterable[Row], databases: Iterable[Row], like: Configuration) -> Configuration:
-    """Read what a running PgBouncer says of itself in `SHOW CONFIG` and `SHOW DATABASES`.
+    """Read the configuration of a running PgBouncer from the rows of `SHOW CONFIG` and `SHOW DATABASES`.
 
-    It does not tell all: of a database only what it shows can be compared, and of users and peers nothing. What it does
-    not tell is taken from `like`.
+    PgBouncer shows only some settings of a database, and none of users and peers.
+
+    :param like: the configuration that supplies the settings that PgBouncer does not show.
     """
     found = Configuration()
     values = found.values["pgbouncer"].setdefault("", {})
     for row in settings:
         name, text = str(row["key"]), str(row["value"] or "")
-        # An empty text is a setting, too; an empty number is one that it does not tell.
+        # An empty text is a value; an empty number is a setting that PgBouncer does not show.
         if name not in KEYS or (not text and KEYS[name].kind != "text"):
             continue
         if KEYS[name].kind == "octal" and text.isdigit():
@@ -85,7 +86,7 @@ def running(settings: Iterable[Row], databases: Iterable[Row], like: Configurati
             values[name] = understood(name, KEYS[name], text)
         except PgbouncerConfigError:
             values[name] = text
-    # It tells where it read its file, whether that was said or not; and of a number that is not set, nothing.
+    # PgBouncer always shows its file's path, and never shows a number that is not set.
     for name in ("conffile", "verbose"):
         values.pop(name, None)
         if name in like.pooler:
@@ -96,12 +97,12 @@ def running(settings: Iterable[Row], databases: Iterable[Row], like: Configurati
         name = str(row["name"])
         if name == "pgbouncer" or ("*" in like.values["databases"] and name not in like.values["databases"]):
             continue
-        said = like.values["databases"].get(name, {})
+        known = like.values["databases"].get(name, {})
         shown = {SHOWN.get(key, key): value for key, value in row.items() if key in SHOWN or key in SHOWN_ALIKE}
-        given: dict[str, object] = {key: value for key, value in said.items() if key not in shown}
+        given: dict[str, object] = {key: value for key, value in known.items() if key not in shown}
         for key, value in shown.items():
             usual = name if key == "dbname" else defaults.get(key)
-            if value not in (None, "") and (key in said or _number(value) != _number(usual)):
+            if value not in (None, "") and (key in known or _number(value) != _number(usual)):
                 given[key] = _number(value)
         found.values["databases"][name] = given
     if "*" in like.values["databases"]:
@@ -120,14 +121,14 @@ class Pool:
     """One pool, at one moment.
 
     :param clients: clients that have a server connection.
-    :param waiting: clients that wait for one.
-    :param longest_wait: how long the oldest of them waits, in seconds.
-    :param average_wait: how long a client waited on average in the last `stats_period`, in milliseconds.
-    :param busy: server connections at work.
-    :param idle: server connections that wait for work.
-    :param size: server connections that there may be, the reserve not included.
+    :param waiting: clients that wait for a server connection.
+    :param longest_wait: seconds that the longest-waiting client has waited.
+    :param average_wait: average wait of a client in the last `stats_period`, in milliseconds.
+    :param busy: server connections in use.
+    :param idle: server connections that are not in use.
+    :param size: largest number of server connections, without the reserve.
     :param transactions: transactions per second in the last `stats_period`.
-    :param query_time: how long a query took on average in the last `stats_period`, in milliseconds.
+    :param query_time: average duration of a query in the last `stats_period`, in milliseconds.
     """
 
     database: str
@@ -144,7 +145,7 @@ class Pool:
 
 
 def pools_of(pools: Iterable[Row], stats: Iterable[Row], databases: Iterable[Row]) -> list[Pool]:
-    """Read `SHOW POOLS`, `SHOW STATS` and `SHOW DATABASES`: one entry per pool, the console's own left out."""
+    """Read the rows of `SHOW POOLS`, `SHOW STATS` and `SHOW DATABASES`: one entry per pool, without the console's."""
     averages = {str(row["database"]): row for row in stats}
     sizes = {str(row["name"]): _count(row["pool_size"]) for row in databases}
     found = []
@@ -176,7 +177,7 @@ def _count(value: object) -> int:
 
 
 def pool_table(pools: Iterable[Pool]) -> list[str]:
-    """Lay pools out as lines of a table, the ones that somebody waits for first."""
+    """Format pools as the lines of a table, in their order."""
     form = "{:<20} {:<24} {:>7} {:>7} {:>9} {:>9} {:>9} {:>5} {:>7} {:>8}"
     head = ("database", "user", "clients", "waiting", "longest", "avg wait", "servers", "idle", "trans/s", "query")
     lines = [form.format(*head)]
@@ -199,5 +200,5 @@ def pool_table(pools: Iterable[Pool]) -> list[str]:
 
 
 def pool_facts(pools: Iterable[Pool]) -> list[dict[str, object]]:
-    """Give pools as JSON has them; the names are those of Pool, and so are the units."""
+    """Return pools as dicts for JSON; names and units are those of Pool."""
     return [asdict(pool) for pool in pools]

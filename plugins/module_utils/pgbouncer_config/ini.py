@@ -1,4 +1,4 @@
-"""Reads pgbouncer.ini and userlist.txt as PgBouncer does, keeps which line said what, and goes on after a mistake."""
+"""Reads pgbouncer.ini and userlist.txt as PgBouncer does, with the place of each setting; continues after errors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from .keys import OLD_NAMES, SECTIONS
 from .values import BLANKS, PgbouncerConfigError, nearest, taken_literally, understood
 
-# What PgBouncer reads as a key; anything else before the “=” is a syntax error to it, quotation marks included.
+# A key as PgBouncer reads it; anything else before the “=”, quotation marks included, is a syntax error.
 KEY = re.compile(r"[A-Za-z0-9_.*-]*")
-# Files that include one another are followed so deep.
+# The largest depth of included files.
 DEEPEST = 10
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to say about one line.
+    """A message about one line.
 
-    :param line: 1 for the first; 0 when it is about the whole.
-    :param error: whether PgBouncer would not start, or nobody could come in; otherwise it is only unwise.
+    :param line: number of the line from 1; 0 for the whole file.
+    :param error: True when PgBouncer would not start or would accept no client; False for a warning.
     """
 
     file: str
@@ -35,12 +35,12 @@ class Finding:
 
 @dataclass
 class Configuration:
-    """What a file says.
+    """The contents of a file.
 
-    :param values: section → name → key → value as an intent gives it; in section `pgbouncer` the name is empty.
-    :param places: (section, name, key) → file and line; with an empty key, where the name was first given.
-    :param comments: (section, name, key) → the lines of comment above it; those at the end are above (“”, “”, “”).
-    :param findings: what was wrong with it.
+    :param values: section → name → key → value as in an intent; in section `pgbouncer` the name is empty.
+    :param places: (section, name, key) → file and line; with an empty key, the first line of the name.
+    :param comments: (section, name, key) → the comment lines above the setting; (“”, “”, “”) → those at the end.
+    :param findings: the errors and warnings of reading.
     """
 
     values: dict[str, dict[str, dict[str, object]]] = field(default_factory=lambda: {name: {} for name in SECTIONS})
@@ -50,26 +50,26 @@ class Configuration:
 
     @property
     def pooler(self) -> dict[str, object]:
-        """What is said about the pooler as a whole."""
+        """The settings of section [pgbouncer]."""
         return self.values["pgbouncer"].get("", {})
 
     def place(self, section: str, name: str = "", key: str = "") -> tuple[str, int]:
-        """Give file and line of a setting, or the nearest there is."""
+        """Return file and line of a setting, or of its name or section."""
         for path in ((section, name, key), (section, name, ""), (section, "", "")):
             if path in self.places:
                 return self.places[path]
         return (next(iter(self.places.values()), ("pgbouncer.ini", 0))[0], 0)
 
     def say(self, text: str, *path: str, error: bool = True) -> None:
-        """Find something about a setting."""
+        """Add a finding about a setting."""
         self.findings.append(Finding(*self.place(*path), text, error))
 
 
 def read_ini(text: str, file: str = "pgbouncer.ini", include: Callable[[str], str] | None = None) -> Configuration:
     """Read the text of a pgbouncer.ini.
 
-    :param file: what to call it.
-    :param include: gives the text of a file that it includes, and raises OSError when there is none; None follows none.
+    :param file: name of the file for findings.
+    :param include: returns the text of an included file or raises OSError; None reads no included files.
     """
     configuration = Configuration()
     reader = _Reader(configuration, include)
@@ -84,17 +84,17 @@ class _Reader:
         self.include = include
         self.section: str | None = None
         self.comment: list[str] = []
-        # The files that are being read, one from within the other.
+        # The stack of included files that are being read.
         self.included: list[str] = []
 
     def read(self, text: str, file: str, depth: int) -> None:
         if text.startswith("\ufeff"):
-            self._find(file, 1, "the file begins with a byte order mark, where PgBouncer stops; save it without one.")
+            self._find(file, 1, "the file begins with a byte order mark, which PgBouncer rejects; save it without one.")
         for index, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
             self._line(raw.strip(BLANKS), file, index, depth)
 
     def end(self, file: str) -> None:
-        """Say what is missing once everything was read."""
+        """Add the findings about the whole, after all lines were read."""
         self._comment("", "", "")
         if ("pgbouncer", "", "") not in self.configuration.places:
             self._find(file, 0, "there is no section [pgbouncer], without which PgBouncer does not start.")
@@ -123,7 +123,7 @@ class _Reader:
         if self.include is None:
             self._find(file, index, f"“{name}” is included, and was not read.", error=False)
         elif depth >= DEEPEST or name in self.included:
-            self._find(file, index, f"“{name}” includes itself, or lies more than {DEEPEST} files deep.")
+            self._find(file, index, f"“{name}” includes itself, or is nested more than {DEEPEST} files deep.")
         else:
             try:
                 text = self.include(name)
@@ -134,8 +134,8 @@ class _Reader:
                 self._find(file, index, f"“{name}” is included, but is not text in UTF-8.")
                 return
             if not name.startswith("/"):
-                elsewhere = f"“{name}” was found beside this file, but PgBouncer looks where it is started"
-                self._find(file, index, f"{elsewhere}; write the whole path.", error=False)
+                elsewhere = f"“{name}” was found beside this file, but PgBouncer reads it from its working directory"
+                self._find(file, index, f"{elsewhere}; write the absolute path.", error=False)
             self.included.append(name)
             self.read(text, name, depth + 1)
             self.included.pop()
@@ -147,8 +147,8 @@ class _Reader:
         elif (name, "", "") in self.configuration.places:
             again = name == "pgbouncer"
             _, before = self.configuration.places[name, "", ""]
-            what = "; PgBouncer forgets what was said there" if again else ""
-            self._find(file, index, f"the section “{name}” began in line {before} already{what}.", error=again)
+            what = "; PgBouncer forgets the settings above" if again else ""
+            self._find(file, index, f"the section “{name}” already began in line {before}{what}.", error=again)
         else:
             self.configuration.places[name, "", ""] = (file, index)
 
@@ -159,7 +159,7 @@ class _Reader:
         if not rest.startswith("="):
             self._find(file, index, f"“{line[:40]}” is no setting; write a name, “=” and a value.")
         elif self.section is None:
-            self._find(file, index, f"“{name}” stands above all sections; begin with [databases] or [pgbouncer].")
+            self._find(file, index, f"“{name}” is above all sections; begin with [databases] or [pgbouncer].")
         elif self.section == "pgbouncer":
             self._keep("", name, rest[1:].strip(BLANKS), file, index)
         elif self.section in SECTIONS:
@@ -167,31 +167,31 @@ class _Reader:
         self.comment = []
 
     def _named(self, name: str, text: str, file: str, index: int) -> None:
-        """Take in a line of another section: a name and a connection string."""
+        """Read a line of another section: a name and a connection string."""
         section = self.section or ""
         place = (section, name, "")
         pairs, problem = connection_pairs(text)
         if problem and not pairs and name in SECTIONS["pgbouncer"]:
-            self._find(file, index, f"{name} is a setting of [pgbouncer], but stands in [{section}].")
+            self._find(file, index, f"{name} is a setting of [pgbouncer], but is in [{section}].")
             return
         if not name or ("*" in name and name != "*"):
             self._find(file, index, f"“{name}” is no name; only “*” by itself stands for all others.")
             return
         if place in self.configuration.places:
             _, before = self.configuration.places[place]
-            self._find(file, index, f"“{name}” was given in line {before}; this line replaces that.", error=False)
+            self._find(file, index, f"“{name}” is set in line {before} too; this line replaces that one.", error=False)
         self.configuration.places[place] = (file, index)
         self.configuration.values[section][name] = {}
         self._comment(*place)
-        former = ""
+        previous = ""
         for key, value in pairs:
-            if former == "password" and key not in SECTIONS[section]:
-                hint = "a password with blanks in it stands between two '."
+            if previous == "password" and key not in SECTIONS[section]:
+                hint = "write a password with blanks between two '."
                 self._find(file, index, f"what follows the password of “{name}” is no setting; {hint}")
                 break
-            former = key
+            previous = key
             if key in self.configuration.values[section][name]:
-                self._find(file, index, f"{key} of “{name}” is given twice; the last counts.", error=False)
+                self._find(file, index, f"{key} of “{name}” is set twice; the last one counts.", error=False)
             self._keep(name, key, value, file, index)
         if problem:
             literal = taken_literally(text)
@@ -209,7 +209,7 @@ class _Reader:
         place = (section, name, key)
         if place in self.configuration.places and not name:
             _, before = self.configuration.places[place]
-            self._find(file, index, f"{key} was given in line {before}; this line replaces it.", error=False)
+            self._find(file, index, f"{key} is set in line {before} too; this line replaces that one.", error=False)
         self.configuration.places[place] = (file, index)
         try:
             value = understood(key, known[key], text)
@@ -217,25 +217,25 @@ class _Reader:
             self._find(file, index, str(problem) + (f" It {literal}" if literal else ""))
             return
         if literal:
-            # An address cannot have such in it, where a query may be meant so.
+            # An address cannot contain such characters; a query can.
             self._find(file, index, f"{where} {literal}", error=key == "listen_addr")
         elif known[key].kind == "boolean" and text not in ("0", "1"):
-            self._find(file, index, f"{key} is {text}, which is not 0 and so the same as 1 to PgBouncer.", error=False)
+            self._find(file, index, f"{key} is {text}, which PgBouncer reads as 1; write 0 or 1.", error=False)
         self.configuration.values[section].setdefault(name, {})[key] = value
         if not name:
             self._comment(*place)
 
     def _comment(self, *place: str) -> None:
-        # More than one where a setting is given twice.
+        # A setting that is set twice has two blocks of comment.
         if self.comment:
             self.configuration.comments.setdefault((place[0], place[1], place[2]), []).extend(self.comment)
             self.comment = []
 
 
 def connection_pairs(text: str) -> tuple[list[tuple[str, str]], str]:
-    """Take a connection string apart.
+    """Split a connection string.
 
-    :return: the pairs, as far as they could be read, and a sentence about where it ended, or nothing.
+    :return: the pairs that could be read, and a message about the error; empty without one.
     """
     pairs = []
     rest = text.strip(BLANKS)
@@ -243,31 +243,31 @@ def connection_pairs(text: str) -> tuple[list[tuple[str, str]], str]:
         key, equals, rest = rest.partition("=")
         key = key.rstrip(" \t")
         if not equals or not key or " " in key:
-            # What follows a value may be the rest of it, and that of a password is not shown.
+            # The text after a value is not shown, because it may be the rest of a password.
             where = f"what follows {pairs[-1][0]}" if pairs else f"“{key}”"
-            hint = "; a value with blanks in it stands between two '." if pairs else "."
+            hint = "; write a value with blanks between two '." if pairs else "."
             return pairs, f"{where} should be a name, “=” and a value{hint}"
         rest = rest.lstrip(" \t")
         if rest.startswith("'"):
             quotation = re.match(r"'((?:[^']|'')*)'", rest)
             if not quotation:
-                return pairs, f"the quotation marks of {key} do not close; a ' inside of them is doubled."
+                return pairs, f"the quotation marks of {key} do not close; write '' for a ' inside them."
             value, rest = quotation.group(1).replace("''", "'"), rest[quotation.end() :]
             if rest and rest[0] != " ":
-                return pairs, f"after the quotation marks of {key} there must be a blank."
+                return pairs, f"write a blank after the quotation marks of {key}."
         else:
             value, _, rest = rest.partition(" ")
             if "\t" in value:
-                return pairs, f"there is a tab in the value of {key}; PgBouncer ends one at a blank alone."
+                return pairs, f"there is a tab in the value of {key}; PgBouncer ends a value only at a blank."
         if not value:
-            return pairs, f"{key} has no value; leave it out."
+            return pairs, f"{key} has no value; write one, or remove {key}."
         pairs.append((key, value))
         rest = rest.lstrip(" \t")
     return pairs, ""
 
 
 def read_userlist(text: str, file: str = "userlist.txt") -> tuple[dict[str, str], list[Finding]]:
-    """Read the text of a userlist.txt: name to password or secret, and what is wrong with it. No secret is told."""
+    """Read the text of a userlist.txt: passwords or secrets by name, and findings, which contain no secret."""
     users: dict[str, str] = {}
     findings = []
     for index, raw in enumerate(text.split("\n"), 1):
@@ -276,10 +276,10 @@ def read_userlist(text: str, file: str = "userlist.txt") -> tuple[dict[str, str]
             continue
         pair = re.match(r'"((?:[^"]|"")+)"[ \t]*"((?:[^"]|"")*)"', line)
         if not pair:
-            findings.append(Finding(file, index, 'a line must be "name" "password", a " inside of them doubled.'))
+            findings.append(Finding(file, index, 'a line must be "name" "password"; write "" for a " inside them.'))
             continue
         name, secret = (part.replace('""', '"') for part in pair.groups())
         if name in users:
-            findings.append(Finding(file, index, f"“{name}” was given before; this line replaces it.", error=False))
+            findings.append(Finding(file, index, f"“{name}” is set above too; this line replaces it.", error=False))
         users[name] = secret
     return users, findings

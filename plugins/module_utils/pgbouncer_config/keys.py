@@ -1,7 +1,7 @@
-"""Every setting that PgBouncer 1.24 knows: its kind, its default, its bounds, and whether RELOAD takes it in.
+"""All settings of PgBouncer 1.24: kind, default, bounds, and whether a RELOAD is enough for a change.
 
-The one place that knows them, as data. Names, bounds and words are those of pgbouncer(5) as Debian ships it with
-1.24.1; defaults and what a RELOAD takes in are those of its own `SHOW CONFIG`, and a scenario compares them with it.
+Names, bounds and choices are those of pgbouncer(5) as Debian ships it with 1.24.1. Defaults, and the settings for which
+a RELOAD is enough, are those of `SHOW CONFIG`; a scenario compares them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 VERSION = "1.24"
 
-# PgBouncer keeps its numbers in C's int.
+# PgBouncer stores numbers as C's int.
 MOST = 2**31 - 1
 
 POOL_MODES = ("session", "transaction", "statement")
@@ -22,13 +22,13 @@ class Key:
     """One setting.
 
     :param kind: `integer`, `octal`, `seconds`, `boolean`, `choice`, `names` (a list with commas) or `text`; decides
-        what is accepted and how it is written.
-    :param default: PgBouncer's own, as `SHOW CONFIG` prints it.
-    :param reload: whether a RELOAD takes in a change; without it only a restart does.
-    :param low: smallest number accepted.
-    :param high: largest number accepted.
-    :param choices: the words accepted, for `choice`.
-    :param separators: what stands between two names, for `names`.
+        which values are accepted and how they are formatted.
+    :param default: PgBouncer's default, as `SHOW CONFIG` prints it.
+    :param reload: whether a RELOAD is enough for a change; otherwise it needs a restart.
+    :param low: smallest accepted number.
+    :param high: largest accepted number.
+    :param choices: accepted words, for `choice`.
+    :param separators: characters between two names, for `names`.
     """
 
     kind: str
@@ -168,7 +168,7 @@ KEYS: dict[str, Key] = {
     "tcp_defer_accept": _boolean(1),
     "tcp_socket_buffer": _number(0),
     "tcp_keepalive": _boolean(1),
-    # The kernel's own limits: with more PgBouncer does not start (tried).
+    # The kernel's limits: with larger numbers PgBouncer does not start (tried).
     "tcp_keepcnt": _number(0, high=127),
     "tcp_keepidle": _number(0, high=32767),
     "tcp_keepintvl": _number(0, high=32767),
@@ -215,7 +215,7 @@ USER_KEYS: dict[str, Key] = {
 # In the connection string behind a number in section [peers].
 PEER_KEYS: dict[str, Key] = {"host": _text(), "port": _number(6432, 1, 65535), "pool_size": _number(20, 1)}
 
-# The four sections. Those but the first hold names, and behind each name such settings.
+# The four sections. All but the first contain names, each with such settings.
 SECTIONS: dict[str, dict[str, Key]] = {
     "pgbouncer": KEYS,
     "databases": DATABASE_KEYS,
@@ -223,8 +223,8 @@ SECTIONS: dict[str, dict[str, Key]] = {
     "peers": PEER_KEYS,
 }
 
-# Versions after this one know these.
+# Settings of later versions.
 LATER = ("transaction_timeout", "query_wait_notify", "scram_iterations", "target_session_attrs")
 
-# The reserve of one database is called otherwise in files for versions before 1.24, which knew no other name for it.
+# Names of settings in versions before 1.24.
 OLD_NAMES = {"databases": {"reserve_pool": "reserve_pool_size"}}

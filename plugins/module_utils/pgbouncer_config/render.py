@@ -1,4 +1,4 @@
-"""Writes PgBouncer's two files from an intent: the same text for the same intent, each number under its why."""
+"""Renders pgbouncer.ini and userlist.txt from an intent: always the same text, with a reason above each value."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from .intent import NAMED, Line, named_of, settings_of
 from .values import PgbouncerConfigError, quoted, type_name
 
 HEADER = """\
-; What PgBouncer reads. Rendered from a statement of intent: change that, not this file.
+; PgBouncer's configuration. Rendered from an intent: change the intent, not this file.
 """
-# Where there is neither, PgBouncer logs to stderr and leaves being found to whoever started it.
+# Added when the intent has neither logfile nor pidfile.
 CONTAINED = """\
-; There is no logfile and no pidfile, because it runs in a container with a read-only file system and logs to stderr.
+; No logfile and no pidfile, because PgBouncer runs in a container with a read-only file system and logs to stderr.
 """
-# As versions before 1.24 call them, too.
+# Names that versions before 1.24 know too.
 SPELLING = {"databases": {"reserve_pool_size": "reserve_pool"}}
 
 
 def render_ini(intent: Mapping[str, object]) -> str:
-    """Return the text of pgbouncer.ini, whatever the order of the intent's keys.
+    """Return the text of pgbouncer.ini, independent of the order of the intent's keys.
 
     :raises PgbouncerConfigError: for an unknown key, a wrong value or a contradiction.
     """
     text = _text(settings_of(intent), named_of(intent))
-    # What would be said of a file that somebody wrote by hand is said of this one, before it is one.
+    # The rendered text gets the same checks as a file that a sysadmin wrote.
     for finding in contradictions(read_ini(text)):
         if finding.error:
             raise PgbouncerConfigError(finding.text)
@@ -59,18 +59,18 @@ def _connection_value(value: str) -> str:
 
 
 def render_userlist(users: Mapping[str, str]) -> str:
-    """Return the text of userlist.txt from a mapping of user to password, or to a SCRAM secret as PostgreSQL stores it.
+    """Return the text of userlist.txt from passwords by user, or from SCRAM secrets as PostgreSQL stores them.
 
-    A SCRAM secret lets clients in, but towards PostgreSQL it works only when PostgreSQL holds the very same secret.
+    With a SCRAM secret clients can log in; PgBouncer can log in to PostgreSQL only if PostgreSQL has the same secret.
 
-    :raises PgbouncerConfigError: for names and secrets that PgBouncer would cut or misread; the secret is not shown.
+    :raises PgbouncerConfigError: for names and secrets that PgBouncer would truncate or misread; without the secret.
     """
     if not isinstance(users, Mapping):
         raise PgbouncerConfigError(f"The users must be a mapping of name to password, not {type_name(users)}.")
     lines = []
     for name in sorted(users, key=str):
         secret = users[name]
-        # PostgreSQL cuts names at 63 bytes, and PgBouncer reads lines of limited length.
+        # PostgreSQL truncates names at 63 bytes, and PgBouncer reads lines of limited length.
         if not isinstance(name, str) or not 0 < len(name.encode()) <= 63 or re.search(r"[\x00-\x1f]", name):
             raise PgbouncerConfigError(f"The user name {quoted(name)} must be text on one line, of 1 to 63 bytes.")
         if not isinstance(secret, str) or not 0 < len(secret.encode()) <= 1024 or re.search(r"[\x00-\x1f]", secret):
@@ -89,7 +89,7 @@ def check_intent(
     lines: Mapping[tuple[str, ...], int],
     around: Circumstances | None = None,
 ) -> list[Finding]:
-    """Give everything there is to say about an intent, by its own lines.
+    """Return all findings about an intent, with the lines of its own file.
 
     :param lines: path in the intent → line of its file.
     """
@@ -100,14 +100,14 @@ def check_intent(
         return (file, lines[known[0]] if known else 0)
 
     try:
-        settings = settings_of(intent, lambda path, sentence: findings.append(Finding(*place(path), sentence)))
-        sections = named_of(intent, lambda path, sentence: findings.append(Finding(*place(path), sentence)))
+        settings = settings_of(intent, lambda path, message: findings.append(Finding(*place(path), message)))
+        sections = named_of(intent, lambda path, message: findings.append(Finding(*place(path), message)))
     except PgbouncerConfigError as problem:
         return [Finding(file, 0, str(problem))]
     configuration = read_ini(_text(settings, sections), file)
-    said = {section: name for name, section in NAMED.items()}
+    own = {section: name for name, section in NAMED.items()}
     for section, name, key in list(configuration.places):
-        path = (said[section], name, key) if section in said else (key if key in intent else "capacity",)
+        path = (own[section], name, key) if section in own else (key if key in intent else "capacity",)
         configuration.places[section, name, key] = place(tuple(part for part in path if part))
     return sorted(
         dict.fromkeys([*findings, *check(configuration, around)]),

@@ -1,13 +1,13 @@
--- One statement for each right of our roles, or of everybody, that goes beyond what this role describes; running them takes
--- these rights away. What a school granted to a role of its own stays.
-WITH wanted (kind, grantee, privilege) AS (VALUES
+-- Returns one statement for each right of our roles, or of PUBLIC, that exceeds the rights in this file. The statements revoke
+-- those rights. Rights that a school granted to roles of its own are not included.
+WITH expected (kind, grantee, privilege) AS (VALUES
   ('table', 'scratch4school_app', 'SELECT'), ('table', 'scratch4school_app', 'INSERT'),
   ('table', 'scratch4school_app', 'UPDATE'), ('table', 'scratch4school_app', 'DELETE'),
   ('table', 'scratch4school_backup', 'SELECT'),
   ('sequence', 'scratch4school_app', 'SELECT'), ('sequence', 'scratch4school_app', 'USAGE'),
   ('sequence', 'scratch4school_backup', 'SELECT'),
   ('schema', 'scratch4school_app', 'USAGE'), ('schema', 'scratch4school_backup', 'USAGE'),
-  -- PostgreSQL's own: it lets a role see names, and nothing behind them.
+  -- PostgreSQL's default, with which a role sees names only.
   ('schema', 'public', 'USAGE'),
   ('database', 'scratch4school_app', 'CONNECT'), ('database', 'scratch4school_migrator', 'CONNECT'),
   ('database', 'scratch4school_backup', 'CONNECT'), ('database', 'scratch4school_monitor', 'CONNECT')
@@ -29,7 +29,7 @@ WITH wanted (kind, grantee, privilege) AS (VALUES
   FROM granted WHERE grantee <> owner AND grantee IN (SELECT oid FROM ours)
 )
 SELECT format('REVOKE %s ON %s %s FROM %s CASCADE', privilege_type, kind, name, who) AS statement
-FROM excess WHERE is_grantable OR (kind, who, privilege_type) NOT IN (SELECT * FROM wanted)
+FROM excess WHERE is_grantable OR (kind, who, privilege_type) NOT IN (SELECT * FROM expected)
 UNION ALL
 SELECT format('REVOKE %s (%I) ON TABLE %s FROM %s CASCADE', acl.privilege_type, attname, attrelid::regclass,
               CASE acl.grantee WHEN 0 THEN 'public' ELSE acl.grantee::regrole::text END)
@@ -43,7 +43,7 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE %s %s REVOKE %s ON %s FROM %s',
 FROM pg_default_acl, aclexplode(defaclacl) AS acl
 WHERE acl.grantee <> defaclrole AND acl.grantee IN (SELECT oid FROM ours) AND (defaclrole::regrole::text <> 'scratch4school_owner' OR acl.is_grantable
   OR (CASE defaclobjtype WHEN 'r' THEN 'table' WHEN 'S' THEN 'sequence' ELSE 'other' END,
-      CASE acl.grantee WHEN 0 THEN 'public' ELSE acl.grantee::regrole::text END, acl.privilege_type) NOT IN (SELECT * FROM wanted))
+      CASE acl.grantee WHEN 0 THEN 'public' ELSE acl.grantee::regrole::text END, acl.privilege_type) NOT IN (SELECT * FROM expected))
 UNION ALL
 SELECT DISTINCT format('REVOKE %s FROM %s', roleid::regrole, member::regrole) FROM pg_auth_members
 WHERE member IN (SELECT oid FROM ours)

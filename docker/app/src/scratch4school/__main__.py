@@ -1,4 +1,4 @@
-"""`python -m scratch4school`: the command line where the package is only on the path, as in its image and its tests."""
+"""`python -m scratch4school`: the command line where the package is on the path but not installed, as in the image."""
 
 from .cli import entry_point
 

@@ -1,51 +1,44 @@
-"""The application factory: settings in, a Flask application out; gunicorn calls `create_app` in each worker."""
+"""The application factory: it makes a Flask application from the settings; gunicorn calls it in each worker."""
 
 import os
-from typing import Any
 
 from flask import Flask, Request
 from flask.sessions import SessionInterface
 from werkzeug.routing import IntegerConverter
 
-from . import (
-    asset_routes,
-    auth,
-    backpack_routes,
-    config,
-    errors,
-    health,
-    logs,
-    metrics,
-    project_routes,
-    revision_routes,
-    sharing_routes,
-    teacher_routes,
-    users,
-)
-from .clock import isoformat, utcnow
+from . import config
+from .assets import asset_routes
+from .backpack import backpack_routes
 from .config import Settings
-from .database import Database
-from .files import INCOMING, FileStore
-from .oidc import Provider
-from .renewals import Renewals
-from .services import Services, services
-from .sessions import current, require_session
-from .uploads import BODY_LIMIT, UploadRequest
+from .database.database import Database
+from .login import login_routes, login_services
+from .login.login_services import LoginServices
+from .login.oidc import Provider
+from .login.token_refresh import TokenRefresh
+from .monitoring import logs, request_metrics
+from .operations import health_routes
+from .people import teacher_routes, user_routes
+from .projects import project_routes, saved_version_routes, sharing_routes
+from .storage.file_store import INCOMING, FileStore
+from .web import errors, services
+from .web.services import Services
+from .web.uploads import BODY_LIMIT, UploadRequest
 
 _ROUTES = (
-    auth,
+    login_routes,
+    user_routes,
     project_routes,
-    revision_routes,
+    saved_version_routes,
     sharing_routes,
     teacher_routes,
     backpack_routes,
     asset_routes,
-    health,
+    health_routes,
 )
 
 
 class _NoCookies(SessionInterface):
-    """Flask's own sessions are not used, and not looked for in each request; ours are named in sessions.py."""
+    """Turns Flask's own sessions off; ours are in login/sessions.py."""
 
     def open_session(self, app: Flask, request: Request) -> None:
         return None
@@ -57,16 +50,16 @@ class Application(Flask):
 
 
 class RowId(IntegerConverter):
-    """A row's number in an address. More digits would not fit the column, so there can be no such row.
+    """A row's number in an address. A number with more digits does not fit the column, so no row has it.
 
-    It is the pattern that says so and not the converter's `max`, which answers 405 instead of 404.
+    The pattern says so instead of the converter's `max`, which would answer 405 instead of 404.
     """
 
     regex = "[0-9]{1,9}"
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The application; without `settings` they are read from the environment, or the process ends with status 78."""
+    """The application. Without `settings` it reads them from the environment, or ends the process with status 78."""
     if settings is None:
         settings = config.load_or_exit(config.load, os.environ)
         logs.init()
@@ -74,50 +67,22 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.converters["row_id"] = RowId
     app.secret_key = settings.secret_key.reveal()
     app.config["MAX_CONTENT_LENGTH"] = BODY_LIMIT
-    # A save has two file parts and a field or two; each part is a file on disk before anything is checked.
+    # A save has two file parts and one or two fields. Each part becomes a file on disk before any check.
     app.config["MAX_FORM_PARTS"] = 20
     app.json.sort_keys = False  # type: ignore[attr-defined]
     database = Database(settings.database, connections=settings.server.threads)
     provider = Provider(settings.oidc, settings.redirect_uri)
-    app.extensions["scratch4school"] = Services(
-        settings=settings,
-        database=database,
-        store=FileStore(settings.uploads),
+    app.extensions[services.EXTENSION] = Services(
+        settings=settings, database=database, store=FileStore(settings.uploads)
+    )
+    app.extensions[login_services.EXTENSION] = LoginServices(
         provider=provider,
-        # The one folder that all processes share, those of both slots.
-        renewals=Renewals(database, provider, settings.uploads / INCOMING / "renewals.lock"),
+        # The processes of both slots share this folder.
+        token_refresh=TokenRefresh(database, provider, settings.uploads / INCOMING / "token_refresh.lock"),
     )
     errors.init_app(app, BODY_LIMIT)
     logs.init_app(app)
-    metrics.init_app(app)
+    request_metrics.init_app(app)
     for module in _ROUTES:
         app.register_blueprint(module.blueprint)
-    _small_routes(app)
     return app
-
-
-def _small_routes(app: Flask) -> None:
-    @app.get("/api/status")
-    def status() -> dict[str, Any]:
-        return {"status": "ok", "timestamp": isoformat(utcnow())}
-
-    @app.get("/api/user")
-    @require_session
-    def user() -> dict[str, Any]:
-        session = current()
-        return {
-            "user": {
-                "session_id": session.id,
-                "user_id": session.user_id,
-                "username": session.username,
-                "email": session.email,
-                "role": session.role,
-            }
-        }
-
-    @app.get("/api/groups")
-    @require_session
-    def groups() -> dict[str, Any]:
-        user_id = current().user_id
-        found = services().database.read(lambda connection: users.groups_of(connection, user_id))
-        return {"groups": [users.group_json(row) for row in found]}

@@ -1,4 +1,4 @@
-"""The command line: serve, look after the database's schema, bring rows over, verify a running service, sweep."""
+"""The command line: serve, upgrade the database's schema, import rows, verify a running service, sweep."""
 
 import argparse
 import json
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-from . import config, schema
+from . import config
 from .config import EX_CONFIG
-from .database import DatabaseUnavailable
+from .database import schema
+from .database.database import DatabaseUnavailable
 
 EX_PENDING = 1
 EX_REFUSED = 3
@@ -21,10 +22,10 @@ EX_IOERR = 74
 EX_TEMPFAIL = 75
 
 _EPILOG = f"""\
-exit status: 0 done; {EX_PENDING} something is pending or a check failed; 2 wrong usage; {EX_REFUSED} a database that
-is not known; {EX_UNAVAILABLE} the database cannot be reached or refused; {EX_IOERR} a file
-cannot be read or written; {EX_TEMPFAIL} a lock was not to be had,
-try again; {EX_CONFIG} the settings cannot be used.
+exit status: 0 done; {EX_PENDING} a migration is pending, or a check failed; 2 wrong usage;
+{EX_REFUSED} an unknown database; {EX_UNAVAILABLE} the database cannot be reached or refused; {EX_IOERR} a file
+cannot be read or written; {EX_TEMPFAIL} another process holds a lock, try again;
+{EX_CONFIG} the settings cannot be used.
 """
 
 
@@ -38,11 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve() -> int:
     """Check the settings, then become gunicorn."""
     settings = config.load_or_exit(config.load, os.environ)
-    # What is half received after a crash is nobody's any more.
-    from .files import FileStore
+    from .storage.file_store import FileStore
 
+    # After a crash, half-received files belong to no request.
     FileStore(settings.uploads).clear_stale_incoming()
-    # Workers add up their counters through files here; a fresh folder, because counters begin with the service.
+    # Workers sum their counters through files in this folder; a new one, because counters start with the service.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="scratch4school-metrics-", dir=_memory())
     os.umask(0o027)
     server = settings.server
@@ -57,15 +58,19 @@ def serve() -> int:
             f"--bind={server.bind}",
             f"--workers={server.workers}",
             f"--threads={server.threads}",
-            # A process takes a connection when a thread of it is free. The others wait in the one queue of the socket,
-            # and not in that of a process, where some waited four times as long as the rest (decision 0023).
+            # A worker without a heartbeat for this long is replaced; with threads that is a stuck process, and no slow
+            # upload. A stopping worker waits as long for the requests that it answers.
+            f"--timeout={server.request_seconds}",
+            f"--graceful-timeout={server.request_seconds}",
+            # A process accepts a connection only when one of its threads is free. The others wait in the socket's one
+            # queue, not in that of a process, where some waited four times as long as others (decision 0023).
             f"--worker-connections={server.threads}",
         ],
     )
 
 
 def db_check() -> int:
-    """Say where the schema is; 0 when nothing is pending."""
+    """Print the schema's revision and the newest one; 0 when nothing is pending."""
     settings = config.load_or_exit(config.load_database, os.environ)
     current, newest, done = schema.check(settings)
     print(f"current {current or 'none'}, head {newest}")
@@ -73,77 +78,77 @@ def db_check() -> int:
 
 
 def db_current() -> int:
-    """Print the schema's revision and nothing else; `none` for a database without our stamp."""
+    """Print the schema's revision and nothing else; `none` for a database without one."""
     settings = config.load_or_exit(config.load_database, os.environ)
     print(schema.check(settings)[0] or "none")
     return 0
 
 
 def db_plan(contract: bool) -> int:
-    """Say what `db upgrade` would do."""
+    """Print what `db upgrade` would do."""
     settings = config.load_or_exit(config.load_database, os.environ)
     print("\n".join(schema.plan(settings, contract).lines()))
     return 0
 
 
 def db_upgrade(contract: bool, patience: int) -> int:
-    """Bring the schema to what this release needs, and with `contract` to the newest revision."""
+    """Upgrade the schema to the revision that this release needs, with `contract` to the newest one."""
     settings = config.load_or_exit(config.load_database, os.environ)
     schema.upgrade(settings, say=lambda line: print(line, flush=True), contract=contract, patience=patience)
     return 0
 
 
-def adopt_look() -> int:
-    """Print what an old database holds, what is wrong with it, and which files its rows name, as JSON."""
-    from . import adoption
+def import_inspect() -> int:
+    """Print what an old database holds, what is wrong with it, and which files it names, as JSON."""
+    from .data_import import data_import
 
-    old, _ = config.load_or_exit(config.load_adoption, os.environ)
-    print(json.dumps(adoption.look(old), ensure_ascii=False))
+    old, _ = config.load_or_exit(config.load_import, os.environ)
+    print(json.dumps(data_import.inspect(old), ensure_ascii=False))
     return 0
 
 
-def adopt_transfer(cut: bool) -> int:
-    """Make the rows of our database those of an old one."""
-    from . import adoption
+def import_transfer(cut: bool) -> int:
+    """Make the rows of our database those of the old one."""
+    from .data_import import data_import
 
-    adoption.transfer(*_both_databases(), cut, say=lambda line: print(line, flush=True))
+    data_import.transfer(*_both_databases(), cut, say=lambda line: print(line, flush=True))
     return 0
 
 
-def adopt_compare(cut: bool) -> int:
-    """Hold our database against an old one, row for row; 0 when there is no difference."""
-    from . import adoption
+def import_compare(cut: bool) -> int:
+    """Compare our database with the old one, row for row; 0 when there is no difference."""
+    from .data_import import data_import
 
-    found = adoption.compare(*_both_databases(), cut, say=lambda line: print(line, flush=True))
-    for words in found.named:
-        print(f"DIFFERENT: {words}")
+    found = data_import.compare(*_both_databases(), cut, say=lambda line: print(line, flush=True))
+    for difference in found.named:
+        print(f"DIFFERENT: {difference}")
     print(f"{sum(found.same.values()):,} rows are the same, {found.differences:,} differ")
     return EX_PENDING if found.differences else 0
 
 
 def _both_databases() -> tuple[config.DatabaseSettings, config.DatabaseSettings]:
-    old, new = config.load_or_exit(config.load_adoption, os.environ)
+    old, new = config.load_or_exit(config.load_import, os.environ)
     if new is None:
-        raise SystemExit(_fail(EX_CONFIG, "SCRATCH4SCHOOL_DATABASE_URL is missing; it is where the old rows go."))
+        raise SystemExit(_fail(EX_CONFIG, "SCRATCH4SCHOOL_DATABASE_URL is missing; the old rows are imported into it."))
     return old, new
 
 
 def verify(quick: bool) -> int:
-    """Prove that the running service keeps its promises; 0 when all checks passed."""
-    from .verification import run
+    """Verify that the running service keeps its promises; 0 when all checks passed."""
+    from .verification.verification import run
 
     return run(config.load_or_exit(config.load, os.environ), quick)
 
 
 def sweep(grace_hours: int, dry_run: bool) -> int:
-    """Remove what nothing refers to any more; 0 when all of it could be removed."""
-    from . import sweep as sweeping
+    """Remove unnamed files, excess saved versions and dead sessions; 0 when every due file was removed."""
+    from .operations import sweep as sweeping
 
     return sweeping.run(config.load_or_exit(config.load, os.environ), grace_hours, dry_run)
 
 
 def entry_point() -> None:
-    """What the console script calls: `main`, with the errors that have a sentence turned into one."""
+    """Run `main` as a program: an expected error becomes one line on standard error and an exit status."""
     try:
         status = main()
     except schema.SchemaRefused as error:
@@ -155,7 +160,7 @@ def entry_point() -> None:
     except OSError as error:
         status = _fail(EX_IOERR, f"{error.filename or 'A file'} cannot be read or written: {error.strerror}")
     except DBAPIError as error:
-        # The driver's own words name host and reason; the statement and its values are left out.
+        # The driver's message names host and reason. The statement and its values must not be printed.
         first_line = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
         status = _fail(EX_UNAVAILABLE, f"The database cannot be reached or refused: {first_line}")
     raise SystemExit(status)
@@ -173,13 +178,13 @@ def _memory() -> str | None:
 
 def _hours(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
-        raise argparse.ArgumentTypeError("say a whole number of hours, at least 1: a save in flight has no row yet")
+        raise argparse.ArgumentTypeError("type a whole number of hours, at least 1: a save in flight has no row yet")
     return int(text)
 
 
 def _seconds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 86_400:
-        raise argparse.ArgumentTypeError("say a whole number of seconds, from 1 to 86400, such as 180")
+        raise argparse.ArgumentTypeError("type a whole number of seconds, from 1 to 86400, such as 180")
     return int(text)
 
 
@@ -189,11 +194,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser("serve", help="serve requests until stopped").set_defaults(run=serve)
-    verifier = commands.add_parser("verify", help="prove that the running service keeps its promises")
+    verifier = commands.add_parser("verify", help="check that the running service keeps its promises")
     verifier.add_argument("--quick", action="store_true", help="the same checks at a small scale, in seconds")
     verifier.set_defaults(run=verify)
-    sweeper = commands.add_parser("sweep", help="remove unnamed files, forgotten versions and dead sessions")
-    sweeper.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    sweeper = commands.add_parser("sweep", help="remove unnamed files, old versions and dead sessions")
+    sweeper.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     sweeper.add_argument(
         "--grace-hours",
         type=_hours,
@@ -202,14 +207,14 @@ def _parser() -> argparse.ArgumentParser:
         help="keep a file this long after it was first seen to be unnamed (default 48, at least 1)",
     )
     sweeper.set_defaults(run=sweep)
-    adopter = commands.add_parser(
-        "adopt", help="bring rows over from a database of the original, or of the other engine"
-    )
-    steps = adopter.add_subparsers(required=True, metavar="COMMAND")
-    steps.add_parser("look", help="print what is there and what is wrong with it, as JSON").set_defaults(run=adopt_look)
+    importer = commands.add_parser("import", help="import rows from a database of the original, or of the other engine")
+    steps = importer.add_subparsers(required=True, metavar="COMMAND")
+    steps.add_parser(
+        "inspect", help="print what the old database holds and what is wrong with it, as JSON"
+    ).set_defaults(run=import_inspect)
     for name, run, text in (
-        ("transfer", adopt_transfer, "make our rows those of the old database, so often as you like"),
-        ("compare", adopt_compare, "hold both databases against each other, row for row"),
+        ("transfer", import_transfer, "make our rows those of the old database; may be repeated"),
+        ("compare", import_compare, "compare both databases, row for row"),
     ):
         step = steps.add_parser(name, help=text)
         step.add_argument("--cut", action="store_true", help="cut values that are longer than their column")
@@ -219,15 +224,17 @@ def _parser() -> argparse.ArgumentParser:
     database.add_parser("current", help="print the current revision").set_defaults(run=db_current)
     planner = database.add_parser("plan", help="print what an upgrade would do; takes no lock")
     planner.set_defaults(run=db_plan)
-    upgrader = database.add_parser("upgrade", help="bring the schema to what this release needs")
+    upgrader = database.add_parser("upgrade", help="upgrade the schema to the revision that this release needs")
     upgrader.add_argument(
         "--patience",
         type=_seconds,
         default=int(schema.PATIENCE_SECONDS),
         metavar="SECONDS",
-        help=f"try this long to get at tables in use (default {schema.PATIENCE_SECONDS:g})",
+        help=f"wait this long for tables in use (default {schema.PATIENCE_SECONDS:g})",
     )
     upgrader.set_defaults(run=db_upgrade)
     for command in (planner, upgrader):
-        command.add_argument("--contract", action="store_true", help="take away, too, what only former releases needed")
+        command.add_argument(
+            "--contract", action="store_true", help="also apply contracts, which remove what only earlier releases used"
+        )
     return parser

@@ -1,4 +1,4 @@
-"""The one clock of the application, so that every row holds the same kind of time."""
+"""The clock of the application; every row holds the same kind of time."""
 
 from datetime import UTC, datetime
 
@@ -6,7 +6,7 @@ EPOCH = datetime(1970, 1, 1)
 
 
 def utcnow() -> datetime:
-    """The present moment as the database stores it: UTC, without a zone."""
+    """The current moment as the database stores it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -16,5 +16,5 @@ def isoformat(moment: datetime | None) -> str | None:
 
 
 def isoformat_utc(moment: datetime | None) -> str | None:
-    """A stored moment for those outside who compare it with a clock of theirs: whole seconds, with the Z of UTC."""
+    """A stored moment for monitoring, which compares it with its own clock: whole seconds, with the Z of UTC."""
     return f"{moment.isoformat(timespec='seconds')}Z" if moment is not None else None

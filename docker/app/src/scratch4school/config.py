@@ -1,4 +1,4 @@
-"""Settings: read once from the environment and from secret files, checked as a whole, and never changed afterwards."""
+"""Settings: read once from the environment and from secret files, checked together, and never changed."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ DEFAULT_SCOPE = "openid profile uuid email groups"
 SECRET_KEY_LENGTH = 32
 CLIENT_SECRET_LENGTH = 8
 
-# The values that example files and guides put where a real one belongs.
+# Values of example files and guides that stand for a real one.
 _PLACEHOLDERS = {
     "secret",
     "dev",
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class ConfigurationError(Exception):
-    """The settings cannot be used; `problems` holds one sentence for each thing that is wrong."""
+    """The settings cannot be used; `problems` holds one message for each wrong setting."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -48,7 +48,7 @@ class ConfigurationError(Exception):
 
 @dataclass(frozen=True)
 class Secret:
-    """A secret value that does not show itself in logs, tracebacks or a printed settings object."""
+    """A secret value that logs, tracebacks and printed settings objects do not show."""
 
     _value: str = field(repr=False)
 
@@ -63,7 +63,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class DatabaseSettings:
-    """Where the data is. `url` carries no password; `role` is what a migration acts as."""
+    """Where the data is. `url` carries no password; `role` is the role that a migration acts as."""
 
     url: URL
     password: Secret | None
@@ -91,16 +91,17 @@ class OidcSettings:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How gunicorn listens and with how many processes and threads."""
+    """How gunicorn listens, with how many processes and threads, and how long a request may take."""
 
     bind: str
     workers: int
     threads: int
+    request_seconds: int
 
 
 @dataclass(frozen=True)
 class PoolerSettings:
-    """PgBouncer's admin console, which only the verification asks."""
+    """PgBouncer's admin console, for the verification only."""
 
     url: URL
     password: Secret
@@ -116,7 +117,7 @@ class VerificationSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the application is told from outside."""
+    """All settings of the application."""
 
     public_url: str
     secret_key: Secret
@@ -147,11 +148,12 @@ def load(environment: Mapping[str, str]) -> Settings:
         bind=_bind(reader),
         workers=reader.number("WORKERS", default=3, low=1, high=64),
         threads=reader.number("THREADS", default=4, low=1, high=128),
+        request_seconds=reader.number("REQUEST_SECONDS", default=60, low=1, high=3600),
     )
     release = reader.text("RELEASE", default="unreleased")
     keep_revisions = reader.number("KEEP_REVISIONS", default=10, low=0, high=1000)
     verification = _verification(reader)
-    reader.refuse_if_wrong()
+    reader.raise_problems()
     return Settings(
         public_url=public_url,
         secret_key=secret_key,
@@ -167,34 +169,34 @@ def load(environment: Mapping[str, str]) -> Settings:
 
 
 def load_database(environment: Mapping[str, str]) -> DatabaseSettings:
-    """Only what a migration needs, so that its container is not handed the other secrets."""
+    """Only the settings of a migration, so that its container does not get the other secrets."""
     reader = _Reader(environment)
     database = _database(reader)
-    reader.refuse_if_wrong()
+    reader.raise_problems()
     return database
 
 
-def load_adoption(environment: Mapping[str, str]) -> tuple[DatabaseSettings, DatabaseSettings | None]:
-    """The old database, which is only read, and the one to which its rows go, where one is named."""
+def load_import(environment: Mapping[str, str]) -> tuple[DatabaseSettings, DatabaseSettings | None]:
+    """The old database, which is only read, and the one that its rows are imported into, if it is named."""
     reader = _Reader(environment)
     old = _database(reader, "OLD_")
     new = _database(reader) if reader.optional("DATABASE_URL") else None
-    reader.refuse_if_wrong()
+    reader.raise_problems()
     return old, new
 
 
 class _Reader:
-    """Reads single values and notes what is wrong instead of stopping at the first problem.
+    """Reads single values and collects problems instead of stopping at the first one.
 
-    A value that could not be read is returned as an empty stand-in; it never escapes, because `refuse_if_wrong` is
-    called before a settings object is built from it.
+    For a wrong value it returns an empty one. That never reaches a settings object, because `raise_problems` is called
+    first.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self.problems: list[str] = []
 
-    def refuse_if_wrong(self) -> None:
+    def raise_problems(self) -> None:
         if self.problems:
             raise ConfigurationError(self.problems)
 
@@ -269,7 +271,7 @@ class _Reader:
 
 
 def is_placeholder(value: str) -> bool:
-    """Whether `value` is one of the words that stand in example files for a value still to be chosen."""
+    """Whether `value` is a placeholder of an example file for a value that the sysadmin must choose."""
     lowered = value.strip().lower()
     return (
         lowered in _PLACEHOLDERS
@@ -289,7 +291,7 @@ def _is_placeholder_host(host: str) -> bool:
 def _database(reader: _Reader, which: str = "") -> DatabaseSettings:
     url = _database_url(reader, f"{which}DATABASE_URL")
     password = None
-    # Over a socket a server may know who comes; over the network nobody is let in without a password.
+    # Over a socket PostgreSQL may know the client; over the network a password is required.
     if url.get_backend_name() == "postgresql" and (url.host or reader.optional(f"{which}DATABASE_PASSWORD_FILE")):
         password = reader.secret(f"{which}DATABASE_PASSWORD_FILE", CLIENT_SECRET_LENGTH)
     role = reader.optional(f"{which}DATABASE_ROLE")
@@ -304,7 +306,7 @@ def _database_url(reader: _Reader, name: str) -> URL:
     if value is None:
         reader.wrong(name, "is missing.")
         return stand_in
-    # The value is never repeated in a message: people do put passwords into such URLs.
+    # No message repeats the value, because people put passwords into such URLs.
     try:
         url = make_url(value)
     except (ArgumentError, ValueError):
@@ -316,7 +318,7 @@ def _database_url(reader: _Reader, name: str) -> URL:
     if url.drivername == "postgresql":
         if not ((url.host or str(url.query.get("host", "")).startswith("/")) and url.database and url.username):
             reader.wrong(name, "must name user, host and database: postgresql://user@host:6432/name.")
-        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which is not what is installed here.
+        # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3, which is not installed here.
         return url.set(drivername="postgresql+psycopg2")
     if url.drivername == "sqlite":
         if not (url.database and url.database.startswith("/")):
@@ -387,7 +389,7 @@ def _verification(reader: _Reader) -> VerificationSettings:
 
 
 def load_or_exit(loader: Callable[[Mapping[str, str]], T], environment: Mapping[str, str]) -> T:
-    """`loader(environment)`, or the end of the process with status 78 and one line per problem on standard error."""
+    """`loader(environment)`; on problems one line each on standard error, and the process ends with status 78."""
     try:
         return loader(environment)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""Ask the server in this container how it is: `python -m scratch4school.probe /readyz`.
+"""Request a health route of the server in this container: `python -m scratch4school.probe /readyz`.
 
 The container's health check runs this every few seconds, so it imports nothing but the standard library.
 """
@@ -23,7 +23,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def main(path: str) -> int:
-    """Request `path` where SCRATCH4SCHOOL_BIND says the server listens; print the answer; 0 when it is 200, else 1."""
+    """Request `path` at the address in SCRATCH4SCHOOL_BIND and print the answer; 0 when it is 200, else 1."""
     bind = os.environ.get("SCRATCH4SCHOOL_BIND", "127.0.0.1:8000")
     if bind.startswith("unix:"):
         connection: http.client.HTTPConnection = _UnixConnection(bind.removeprefix("unix:"), timeout=5)

@@ -1,4 +1,4 @@
-"""One piece of work for all who want the same at the same moment: in this process, and across those of this host."""
+"""One call for all callers that need the same result at the same moment: in this process, and across processes."""
 
 import contextvars
 import fcntl
@@ -15,13 +15,13 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-# Failures are remembered for seconds, and so many of them come in seconds only when something is very wrong.
-_MOST_REMEMBERED = 1000
+# A bound on memory: failures are remembered for seconds, and a healthy service has few.
+_MAX_REMEMBERED = 1000
 _LOCK_STEP_SECONDS = 0.05
 
 
 class NoAnswer(Exception):
-    """The work has not ended in time; it may still."""
+    """The work did not end in time; it may still end."""
 
 
 class _Flight(Generic[T]):
@@ -33,11 +33,11 @@ class _Flight(Generic[T]):
 
 
 class SingleFlight(Generic[T]):
-    """Calls by key: one runs, those who ask meanwhile share its outcome, and none of them waits for long.
+    """Calls by key: one call runs, callers that ask meanwhile share its outcome, and no caller waits for long.
 
-    The work runs in a thread of its own, because the time limits of a network library begin anew with each byte. What
-    still has not ended after `patience` seconds is left to itself: whoever asks then is told so at once, and so does
-    nobody start it again. A failure of the kind `remembered` is repeated for `memory` seconds without another call.
+    The work runs in a thread of its own, because the time limits of a network library start again with each byte. Work
+    that has not ended after `patience` seconds goes on alone: later callers get NoAnswer at once and do not start it
+    again. A failure of the type `remembered` is raised again for `memory` seconds without another call.
     """
 
     def __init__(self, patience: float, memory: float = 0, remembered: type[Exception] | tuple[()] = ()) -> None:
@@ -54,12 +54,12 @@ class SingleFlight(Generic[T]):
             flight = self._flights.get(key)
             if flight is None:
                 flight = self._flights[key] = _Flight()
-                # The context makes log records of the work carry the id of the request that began it.
+                # With its context, log records of the work carry the id of the request that began it.
                 arguments = (self._fly, key, flight, work)
                 try:
                     threading.Thread(target=contextvars.copy_context().run, args=arguments, daemon=True).start()
                 except RuntimeError:
-                    # The system has no thread to spare now. Nobody will ever land this flight, so it must not stay.
+                    # The system has no free thread now. This flight will never land, so it must not stay.
                     del self._flights[key]
                     raise
         wait([flight.landing], max(0.0, flight.started + self._patience - time.monotonic()))
@@ -67,7 +67,7 @@ class SingleFlight(Generic[T]):
             raise NoAnswer(f"no answer within {self._patience:g} s")
         failure = flight.landing.exception()
         if failure is not None:
-            # Several threads raise this one exception, and each raise would make its traceback longer.
+            # Several threads raise this one exception; each raise would add to its traceback.
             raise failure.with_traceback(flight.traceback)
         return flight.landing.result()
 
@@ -84,7 +84,7 @@ class SingleFlight(Generic[T]):
 
     def _land(self, key: str, flight: _Flight[T], remember: bool) -> None:
         with self._lock:
-            if remember and len(self._flights) <= _MOST_REMEMBERED:
+            if remember and len(self._flights) <= _MAX_REMEMBERED:
                 flight.forget_at = time.monotonic() + self._memory
             else:
                 del self._flights[key]
@@ -98,8 +98,8 @@ class SingleFlight(Generic[T]):
 class HostLock:
     """Locks by name that all processes of this host share: byte ranges of one empty file.
 
-    The kernel takes them back from a process that dies, and nothing is left to clean up. They belong to the process,
-    so they do not keep its threads apart; that is SingleFlight's part.
+    The kernel releases them when a process dies, so nothing needs to be cleaned up. They belong to the process and do
+    not exclude its other threads; SingleFlight does.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,10 +108,10 @@ class HostLock:
         self._opening = threading.Lock()
 
     @contextmanager
-    def hold(self, name: str, patience: float) -> Iterator[None]:
-        """Hold the lock `name`; NoAnswer when another process has it for `patience` seconds. Raises OSError."""
+    def acquired(self, name: str, patience: float) -> Iterator[None]:
+        """Take the lock `name`; NoAnswer if another process holds it for `patience` seconds. Raises OSError."""
         descriptor = self._open()
-        # 56 bits of a hash: no two names that exist will share a byte, and the file stays empty however far it lies.
+        # 56 bits of a hash: no two names share a byte, and the file stays empty although the offset is huge.
         start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
         give_up = time.monotonic() + patience
         while True:
@@ -120,7 +120,7 @@ class HostLock:
                 break
             except (BlockingIOError, PermissionError):
                 if time.monotonic() > give_up:
-                    raise NoAnswer("another process is still at it") from None
+                    raise NoAnswer("another process is still at work") from None
             time.sleep(_LOCK_STEP_SECONDS)
         try:
             yield
@@ -128,7 +128,7 @@ class HostLock:
             fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, start)
 
     def _open(self) -> int:
-        # Opened once and never closed: closing any descriptor of the file gives back all locks of the process.
+        # Opened once and never closed: closing any descriptor of the file releases all locks of the process.
         with self._opening:
             if self._descriptor is None:
                 self._path.parent.mkdir(mode=0o750, exist_ok=True)

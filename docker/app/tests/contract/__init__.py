@@ -1,1 +1,1 @@
-"""The HTTP contract; a package, so that its conftest and that of all tests are two modules."""
+"""The HTTP contract; a package, so that its conftest does not collide with that of all tests."""

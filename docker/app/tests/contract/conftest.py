@@ -1,4 +1,4 @@
-"""What all tests of the contract stand on: a school in which every kind of asker and of thing is there once."""
+"""The school of all contract tests: each kind of person and each kind of object once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from helpers import PNG, Device, project_file
 
 @pytest.fixture
 def school(app: Any, device: Callable[..., Device], log_in: Callable[..., str]) -> School:
-    """Ada has two projects, the one shared with her groups and saved twice; her backpack holds a hat."""
+    """Ada has two projects, one of them shared with her groups and saved twice, and a hat in her backpack."""
     owner = device("ada", "klasse.5a", "chor")
     devices = {
         "owner": owner,
@@ -19,7 +19,7 @@ def school(app: Any, device: Callable[..., Device], log_in: Callable[..., str]) 
         "other": device("carl", "klasse.5b"),
         "teacher": device("frau.weber", "lehrer"),
         "admin": device("root", "admins"),
-        "nobody": Device(app.test_client(), ""),
+        "anonymous": Device(app.test_client(), ""),
         "unknown": Device(app.test_client(), "00000000-0000-4000-8000-000000000000"),
         "expired": Device(app.test_client(), log_in("ada", "klasse.5a", "chor", expires_in=-1)),
     }

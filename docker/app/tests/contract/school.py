@@ -1,4 +1,4 @@
-"""Requests of a small school: who asks what, of an application that knows a few people and projects."""
+"""Requests of a small school with a few people and projects."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ ITEM = {"type": "costume", "mime": "image/png", "name": "Hut", "body": BASE64, "
 
 @dataclass(frozen=True)
 class Ask:
-    """One request of a route and the status it gets; `at` fills the address's braces otherwise than usual."""
+    """A request of a route and its expected status; `at` replaces names in the braces of the address."""
 
     who: str
     status: int
@@ -29,13 +29,13 @@ class Ask:
 
 @dataclass(frozen=True)
 class School:
-    """Some people's devices, and what stands in the braces of an address."""
+    """Devices of several people, and the values for the braces of an address."""
 
     devices: dict[str, Device]
     names: dict[str, str]
 
     def ask(self, route: str, asked: Ask) -> Any:
-        """The answer to `asked`, a request of `route`, which is a method and a path with braces."""
+        """The answer to `asked`; `route` is a method and a path with braces."""
         method, address = route.split(" ", 1)
         names = {**self.names, **{name: value.format_map(self.names) for name, value in asked.at.items()}}
         path = re.sub(r"\{(\w+)\}", lambda match: names[match[1]], address)

@@ -1,4 +1,4 @@
-"""The OpenAPI description against the routes: neither has what the other has not."""
+"""The OpenAPI description and the routes are equal."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from flask import Flask
 from description import DESCRIPTION, described_path, operations, problems
 
 
-def test_the_description_names_exactly_the_routes(app: Flask) -> None:
+def test_description_has_exactly_the_routes(app: Flask) -> None:
     """Paths and methods; HEAD and OPTIONS come with Flask."""
     routed = {
         (method, described_path(rule))
@@ -27,15 +27,15 @@ def test_every_name_in_braces_is_described() -> None:
 
 
 def test_every_component_is_used() -> None:
-    """What nothing refers to would never be checked."""
+    """A component without reference would never be checked."""
     used = {reference.removeprefix("#/components/") for reference in _references(DESCRIPTION)}
     schemes = {f"securitySchemes/{name}" for name in DESCRIPTION["components"]["securitySchemes"]}
     named = {f"{kind}/{name}" for kind, components in DESCRIPTION["components"].items() for name in components}
     assert named - schemes == used
 
 
-def test_answers_are_described_field_by_field() -> None:
-    """An object that allows any further field would let an answer drift unseen."""
+def test_answers_allow_no_further_fields() -> None:
+    """An object that allows further fields would hide a change of an answer."""
     requests = {"ProjectUpload", "ThumbnailUpload", "AssetUpload", "Retitle", "Share", "NewBackpackItem"}
     for name, schema in DESCRIPTION["components"]["schemas"].items():
         for each in _objects(schema):
@@ -54,8 +54,8 @@ def test_answers_are_described_field_by_field() -> None:
         ("/login", 302, b"", "the header Location is missing"),
     ],
 )
-def test_what_is_not_as_described_is_found(app: Flask, path: str, status: int, body: bytes, found: str) -> None:
-    """The check itself: every other test of the contract relies on it."""
+def test_answer_that_differs_is_found(app: Flask, path: str, status: int, body: bytes, found: str) -> None:
+    """Every other test of the contract relies on this check."""
     rule = next(rule for rule in app.url_map.iter_rules() if rule.rule == path)
     response = app.response_class(body, status, content_type="application/json")
     assert found in "; ".join(problems("GET", rule, response))

@@ -1,7 +1,7 @@
-"""Requests that nobody would write, made from the OpenAPI description: no 5xx, and every answer is as described.
+"""Generated requests, from the OpenAPI description: no 5xx, and every answer is as described.
 
-Schemathesis makes them, of what the description allows and of what it does not. They are the same in each run, so that
-a fault found here is found again until it is mended.
+Schemathesis generates requests that the description allows, and others. They are the same in each run, so a fault is
+found again until it is fixed.
 """
 
 import copy
@@ -38,15 +38,15 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-VISITORS = ["owner", "classmate", "teacher", "nobody"]
-# What makes a request get further than the first check: parts as the front end sends them.
+VISITORS = ["owner", "classmate", "teacher", "anonymous"]
+# Parts as the front end sends them, so that a request passes the first check.
 GOOD_PARTS = {"project_file": project_file("fuzz"), "thumbnail": PNG, "asset": b"bytes"}
 GOOD_JSON: dict[str, dict[str, Any]] = {
     "POST /api/backpack": ITEM,
     "POST /api/projects/{project_id}/share": {"group_ids": [1]},
 }
 FORM_FIELDS = {"POST /api/assets/": ["type", "format"]}
-# Longer than any column, larger than any number, of the wrong kind, or let pass by a check that is too superficial.
+# Longer than any column, larger than any number, of the wrong type, or accepted by a check that is too weak.
 ODD: list[Any] = [
     *[
         "m" * 300,
@@ -85,7 +85,7 @@ BROKEN = [
 
 
 def load() -> Any:
-    # The description gives the address that browsers see; the proxy strips its prefix. The sessions are ours to choose.
+    # The description has the address that browsers see; the proxy strips its prefix. The tests choose the sessions.
     raw = {**copy.deepcopy(DESCRIPTION), "servers": [{"url": "/"}]}
     config = SchemathesisConfig.from_dict({"generation": {"with-security-parameters": False}})
     return schemathesis.openapi.from_dict(raw, config=config)
@@ -95,7 +95,7 @@ def parameters(operation: Any) -> list[Any]:
     return [*operation.path_parameters, *operation.query, *operation.headers]
 
 
-# Of an operation without parameters and body there is but one request, and the table of statuses has it.
+# An operation without parameters and body has only one request, which test_routes.py covers.
 OPERATIONS = {
     operation.label: operation
     for operation in (found.ok() for found in load().get_all_operations())
@@ -104,7 +104,7 @@ OPERATIONS = {
 
 
 def has_forbidden_requests(operation: Any) -> bool:
-    """Whether the description forbids something that can be sent: text alone may be anything."""
+    """Whether a client can send what the description forbids; plain text allows everything."""
     schemas = [parameter.definition["schema"] for parameter in parameters(operation)]
     return bool(operation.body.items) or any(schema.get("type") != "string" for schema in schemas)
 
@@ -122,7 +122,7 @@ def bounded(examples: int) -> settings:
 
 @st.composite
 def cases(draw: Any, operation: Any, names: dict[str, str]) -> Case:
-    """A request of an operation; every other one is for something that is there, with parts as the front end's."""
+    """A request of an operation; half of them name existing objects, with parts as the front end sends them."""
     forbidden = has_forbidden_requests(operation) and draw(st.booleans())
     mode = GenerationMode.NEGATIVE if forbidden else GenerationMode.POSITIVE
     case: Case = draw(operation.as_strategy(generation_mode=mode))
@@ -144,7 +144,7 @@ def send(app: Flask, school: School, case: Case, who: str) -> None:
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_no_request_is_answered_otherwise_than_described(app: Flask, school: School, label: str) -> None:
+def test_generated_request_is_answered_as_described(app: Flask, school: School, label: str) -> None:
     @bounded(15)
     @given(case=cases(OPERATIONS[label], school.names), who=st.sampled_from(VISITORS))
     def fuzz(case: Case, who: str) -> None:
@@ -154,7 +154,7 @@ def test_no_request_is_answered_otherwise_than_described(app: Flask, school: Sch
 
 
 def odd_requests(operation: Any, names: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Address and options of good requests in each of which one thing is odd."""
+    """Address and options of valid requests, each with one invalid value."""
     path = operation.path.format_map(names)
     for parameter, odd in itertools.product(parameters(operation), ODD):
         text = str(odd)
@@ -180,8 +180,8 @@ def _parts(contents: dict[str, bytes]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("label", OPERATIONS)
-def test_nothing_is_too_odd(school: School, label: str) -> None:
-    """Each parameter and field in turn holds each odd value, while all the rest is good."""
+def test_odd_value_causes_no_5xx(school: School, label: str) -> None:
+    """Each parameter and field in turn gets each odd value; all others are valid."""
     operation = OPERATIONS[label]
     device = school.devices["teacher" if "/teacher/" in label else "owner"]
     for address, options in odd_requests(operation, school.names):
@@ -190,8 +190,8 @@ def test_nothing_is_too_odd(school: School, label: str) -> None:
 
 
 @pytest.mark.parametrize("label", [label for label in OPERATIONS if OPERATIONS[label].body.items])
-def test_no_body_is_too_broken(school: School, label: str) -> None:
-    """Bodies that are not what their content type says, not what it allows, or cut off in the middle."""
+def test_broken_body_causes_no_5xx(school: School, label: str) -> None:
+    """Bodies that do not match their content type, or end in the middle."""
     method, address = label.split(" ", 1)
     path = address.format_map(school.names)
 

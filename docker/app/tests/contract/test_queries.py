@@ -1,7 +1,6 @@
-"""What each request costs the database, so that it cannot creep up: a hundred pupils pay for every statement.
+"""The number of statements of each request, so that it does not grow unnoticed: a hundred pupils pay for each one.
 
-Counted are single statements that read outside a transaction, transactions, and the statements inside them. BEGIN and
-COMMIT, a round trip each, are left out.
+The tests count reads outside transactions, transactions, and statements inside them, without BEGIN and COMMIT.
 """
 
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ import sqlalchemy as sa
 
 from contract.school import ITEM, Ask, School
 from helpers import PNG, project_file
-from scratch4school.database import Database
-from scratch4school.services import Services
+from scratch4school.database.database import Database
+from scratch4school.web.services import Services
 
 PROJECT = {"project_file": project_file("new")}
 
@@ -34,7 +33,7 @@ class Cost:
 
 @contextmanager
 def counted(database: Database) -> Iterator[Cost]:
-    """Count what happens on the engine of `database`."""
+    """Count the statements on the engine of `database`."""
     cost = Cost()
 
     def executed(connection: Any, _cursor: object, statement: str, *_rest: object) -> None:
@@ -57,8 +56,8 @@ def counted(database: Database) -> Iterator[Cost]:
         sa.event.remove(database.engine, "commit", committed)
 
 
-# Who asks for what, and its reads, transactions and statements in transactions. One read is the session's. They are
-# asked for in this order by the same people, so what takes something away stands at the end.
+# Each request with its reads, transactions and statements in transactions. One read is the session's. The requests run
+# in this order in one school, so those that delete come last.
 COSTS: list[tuple[str, Ask, tuple[int, int, int]]] = [
     ("GET /api/status", Ask("owner", 200), (0, 0, 0)),
     ("GET /session", Ask("owner", 200), (3, 0, 0)),
@@ -72,11 +71,11 @@ COSTS: list[tuple[str, Ask, tuple[int, int, int]]] = [
     ("GET /api/projects/{project_id}/metadata", Ask("classmate", 200), (4, 0, 0)),
     ("GET /api/projects/{project_id}/download", Ask("owner", 200), (2, 0, 0)),
     ("GET /api/projects/{project_id}/download", Ask("classmate", 200), (3, 0, 0)),
-    ("GET /api/projects/{project_id}/thumbnail", Ask("nobody", 200), (1, 0, 0)),
+    ("GET /api/projects/{project_id}/thumbnail", Ask("anonymous", 200), (1, 0, 0)),
     ("GET /api/projects/{project_id}/sharing", Ask("owner", 200), (3, 0, 0)),
     ("GET /api/projects/{project_id}/revisions", Ask("owner", 200), (3, 0, 0)),
     ("GET /api/projects/{project_id}/revisions/{version}/download", Ask("owner", 200), (3, 0, 0)),
-    ("GET /api/assets/{asset_name}", Ask("nobody", 200), (1, 0, 0)),
+    ("GET /api/assets/{asset_name}", Ask("anonymous", 200), (1, 0, 0)),
     ("GET /api/backpack", Ask("owner", 200), (3, 0, 0)),
     ("GET /api/teacher/students", Ask("teacher", 200), (2, 0, 0)),
     ("GET /api/teacher/students/{student_id}/projects", Ask("teacher", 200), (3, 0, 0)),
@@ -99,8 +98,8 @@ COSTS: list[tuple[str, Ask, tuple[int, int, int]]] = [
 
 
 @pytest.mark.parametrize("projects", [1, 20])
-def test_what_requests_cost(school: School, services: Services, projects: int) -> None:
-    """Exactly this much, and not more when there are more projects."""
+def test_requests_have_a_fixed_number_of_statements(school: School, services: Services, projects: int) -> None:
+    """Exactly these numbers, and the same with more projects."""
     owner = school.devices["owner"]
     for number in range(projects - 1):
         created = owner.create(project_file(number)).json["id"]

@@ -1,7 +1,7 @@
-"""The original's HTTP contract, route by route: who gets which status, which fields an answer has, in which order.
+"""The original's HTTP contract, route by route: which user gets which status, fields and order.
 
-Two tables say it: ASKED, what a request is answered with, and ORIGINAL, what the answers of the original hold. Beside
-its fields ours may have others; the OpenAPI description says exactly which, and the client holds every answer to it.
+Two tables: ASKED has the status of each request, ORIGINAL the fields of the original's answers. Our answers may have
+more fields. The OpenAPI description says exactly which, and the client compares every answer with it.
 """
 
 import base64
@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from contract.school import BASE64, ITEM, Ask, School
 from description import operations
 from helpers import PNG, Device, project_content, project_file
-from scratch4school.services import Services
-from scratch4school.tables import projects, users
+from scratch4school.database.tables import projects, users
+from scratch4school.web.services import Services
 
 PROJECT = {"project_file": project_file("new")}
 UNKNOWN = {"project_id": "4711"}
@@ -38,31 +38,31 @@ def body(value: Any) -> dict[str, Any]:
     return {"json": value}
 
 
-# The readers of a project: its owner, a classmate it is shared with, somebody of another class, teacher and admin.
+# The readers of a project: its owner, a classmate who sees it by sharing, a pupil of another class, teacher, admin.
 ASKED: dict[str, list[Ask]] = {
-    "GET /api/status": [Ask("nobody", 200), Ask("owner", 200)],
-    "GET /healthz": [Ask("nobody", 200)],
-    "GET /readyz": [Ask("nobody", 200)],
+    "GET /api/status": [Ask("anonymous", 200), Ask("owner", 200)],
+    "GET /healthz": [Ask("anonymous", 200)],
+    "GET /readyz": [Ask("anonymous", 200)],
     "GET /metrics": [
-        Ask("nobody", 200),
-        Ask("nobody", 404, options={"headers": {"X-Forwarded-For": "203.0.113.7"}}),
+        Ask("anonymous", 200),
+        Ask("anonymous", 404, options={"headers": {"X-Forwarded-For": "203.0.113.7"}}),
     ],
-    "GET /login": [Ask("nobody", 302)],
-    "GET /authorize": [Ask("nobody", 302), Ask("nobody", 302, query="?error=a%0Ab&state=x")],
+    "GET /login": [Ask("anonymous", 302)],
+    "GET /authorize": [Ask("anonymous", 302), Ask("anonymous", 302, query="?error=a%0Ab&state=x")],
     "GET /session": [
         Ask("owner", 200),
-        Ask("nobody", 400),
+        Ask("anonymous", 400),
         Ask("unknown", 401),
         Ask("expired", 401),
     ],
-    "GET /logout": [Ask("unknown", 200), Ask("nobody", 400), Ask("owner", 200)],
-    "POST /logout": [Ask("unknown", 200), Ask("nobody", 400), Ask("owner", 200)],
-    "GET /api/user": [Ask("owner", 200), Ask("nobody", 401), Ask("unknown", 401), Ask("expired", 401)],
-    "GET /api/groups": [Ask("owner", 200), Ask("nobody", 401)],
-    "GET /api/projects/can-save": [Ask("owner", 200), Ask("nobody", 200), Ask("unknown", 200), Ask("expired", 200)],
-    "GET /api/projects": [Ask("owner", 200), Ask("nobody", 401)],
+    "GET /logout": [Ask("unknown", 200), Ask("anonymous", 400), Ask("owner", 200)],
+    "POST /logout": [Ask("unknown", 200), Ask("anonymous", 400), Ask("owner", 200)],
+    "GET /api/user": [Ask("owner", 200), Ask("anonymous", 401), Ask("unknown", 401), Ask("expired", 401)],
+    "GET /api/groups": [Ask("owner", 200), Ask("anonymous", 401)],
+    "GET /api/projects/can-save": [Ask("owner", 200), Ask("anonymous", 200), Ask("unknown", 200), Ask("expired", 200)],
+    "GET /api/projects": [Ask("owner", 200), Ask("anonymous", 401)],
     "POST /api/projects": [
-        Ask("nobody", 401, files=PROJECT),
+        Ask("anonymous", 401, files=PROJECT),
         Ask("owner", 200, files=PROJECT),
         Ask("owner", 200, query="?title=Hund&original_id=1&is_copy=1&is_remix=1", files=PROJECT),
         Ask("owner", 400, query=f"?title={'x' * 101}", files=PROJECT),
@@ -73,7 +73,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 413, options=TOO_LARGE_FORM),
     ],
     "PUT /api/projects": [
-        Ask("nobody", 401, files=PROJECT),
+        Ask("anonymous", 401, files=PROJECT),
         Ask("owner", 400, files=PROJECT),
         Ask("owner", 400, query="?id=x", files=PROJECT),
         Ask("classmate", 403, query="?id={project}", files=PROJECT),
@@ -83,7 +83,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 200, query="?id={project}&version=2", files=PROJECT),
     ],
     "PUT /api/projects/{project_id}": [
-        Ask("nobody", 401, files=PROJECT),
+        Ask("anonymous", 401, files=PROJECT),
         Ask("classmate", 403, files=PROJECT),
         Ask("teacher", 403, files=PROJECT),
         Ask("owner", 404, at=UNKNOWN, files=PROJECT),
@@ -100,7 +100,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 200, options=body({"anything": 1})),
     ],
     "DELETE /api/projects/{project_id}": [
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
         Ask("classmate", 403),
         Ask("teacher", 403),
         Ask("owner", 404, at=UNKNOWN),
@@ -108,7 +108,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 200),
         Ask("owner", 404),
     ],
-    "GET /api/projects/recent": [Ask("owner", 200), Ask("classmate", 404), Ask("nobody", 401)],
+    "GET /api/projects/recent": [Ask("owner", 200), Ask("classmate", 404), Ask("anonymous", 401)],
     "GET /api/projects/{project_id}/metadata": [
         Ask("owner", 200),
         Ask("classmate", 200),
@@ -118,7 +118,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("classmate", 403, at=ALONE),
         Ask("owner", 404, at=UNKNOWN),
         Ask("owner", 404, at=NO_NUMBER),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "GET /api/projects/{project_id}/download": [
         Ask("owner", 200),
@@ -128,12 +128,12 @@ ASKED: dict[str, list[Ask]] = {
         Ask("other", 403),
         Ask("classmate", 403, at=ALONE),
         Ask("owner", 404, at=UNKNOWN),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "GET /api/projects/{project_id}/thumbnail": [
-        Ask("nobody", 200),
-        Ask("nobody", 404, at=ALONE),
-        Ask("nobody", 404, at=UNKNOWN),
+        Ask("anonymous", 200),
+        Ask("anonymous", 404, at=ALONE),
+        Ask("anonymous", 404, at=UNKNOWN),
     ],
     "POST /api/projects/{project_id}/thumbnail": [
         Ask("owner", 200, options={"data": PNG, "content_type": "image/png"}),
@@ -145,7 +145,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("teacher", 403, files={"thumbnail": PNG}),
         Ask("owner", 404, at=UNKNOWN, files={"thumbnail": PNG}),
         Ask("owner", 413, options=TOO_LARGE_FORM),
-        Ask("nobody", 401, files={"thumbnail": PNG}),
+        Ask("anonymous", 401, files={"thumbnail": PNG}),
     ],
     "GET /api/projects/{project_id}/revisions": [
         Ask("owner", 200),
@@ -153,7 +153,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("admin", 200),
         Ask("classmate", 403),
         Ask("owner", 404, at=UNKNOWN),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "GET /api/projects/{project_id}/revisions/{version}/download": [
         Ask("owner", 200),
@@ -161,10 +161,10 @@ ASKED: dict[str, list[Ask]] = {
         Ask("classmate", 403),
         Ask("owner", 404, at={"version": "9"}),
         Ask("owner", 404, at=UNKNOWN),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "POST /api/projects/{project_id}/revisions/{version}/restore": [
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
         Ask("classmate", 403),
         Ask("owner", 404, at={"version": "9"}),
         Ask("owner", 404, at=UNKNOWN),
@@ -186,7 +186,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 404, at=UNKNOWN, options=body({"group_ids": []})),
         Ask("owner", 404, at=NO_NUMBER, options=body({"group_ids": []})),
         Ask("owner", 413, options=TOO_LARGE),
-        Ask("nobody", 401, options=body({"group_ids": []})),
+        Ask("anonymous", 401, options=body({"group_ids": []})),
     ],
     "GET /api/projects/{project_id}/sharing": [
         Ask("owner", 200),
@@ -194,9 +194,9 @@ ASKED: dict[str, list[Ask]] = {
         Ask("admin", 200),
         Ask("classmate", 403),
         Ask("owner", 404, at=UNKNOWN),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
-    "GET /api/projects/shared": [Ask("classmate", 200), Ask("nobody", 401)],
+    "GET /api/projects/shared": [Ask("classmate", 200), Ask("anonymous", 401)],
     "POST /api/projects/{project_id}/copy": [
         Ask("owner", 201),
         Ask("classmate", 201),
@@ -205,20 +205,20 @@ ASKED: dict[str, list[Ask]] = {
         Ask("teacher", 403),
         Ask("owner", 404, at=UNKNOWN),
         Ask("owner", 404, at=NO_NUMBER),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "POST /api/assets/": [
         Ask("owner", 200, files={"asset": b"bytes"}),
         Ask("owner", 400, files={"other": b"bytes"}),
         Ask("owner", 400),
         Ask("owner", 413, options=TOO_LARGE_FORM),
-        Ask("nobody", 401, files={"asset": b"bytes"}),
+        Ask("anonymous", 401, files={"asset": b"bytes"}),
     ],
     "GET /api/assets/{asset_name}": [
-        Ask("nobody", 200),
-        Ask("nobody", 200, at={"asset_name": "{asset}.png"}),
-        Ask("nobody", 404, at={"asset_name": "0" * 32}),
-        Ask("nobody", 404, at={"asset_name": "..%2f..%2fetc%2fpasswd"}),
+        Ask("anonymous", 200),
+        Ask("anonymous", 200, at={"asset_name": "{asset}.png"}),
+        Ask("anonymous", 404, at={"asset_name": "0" * 32}),
+        Ask("anonymous", 404, at={"asset_name": "..%2f..%2fetc%2fpasswd"}),
     ],
     "GET /api/backpack": [
         Ask("owner", 200),
@@ -227,7 +227,7 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 400, query="?limit=0"),
         Ask("owner", 400, query="?offset=-1"),
         Ask("owner", 400, query="?limit=x"),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "POST /api/backpack": [
         Ask("owner", 200, options=body(ITEM)),
@@ -251,10 +251,10 @@ ASKED: dict[str, list[Ask]] = {
         Ask("owner", 400, options=body({})),
         Ask("owner", 400),
         Ask("owner", 413, options=TOO_LARGE),
-        Ask("nobody", 401, options=body(ITEM)),
+        Ask("anonymous", 401, options=body(ITEM)),
     ],
     "DELETE /api/backpack/{item_id}": [
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
         Ask("classmate", 404),
         Ask("owner", 404, at={"item_id": "4711"}),
         Ask("owner", 404, at={"item_id": "a%00b"}),
@@ -265,16 +265,16 @@ ASKED: dict[str, list[Ask]] = {
         Ask("teacher", 200),
         Ask("admin", 200),
         Ask("owner", 403),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
     "GET /api/teacher/students/{student_id}/projects": [
         Ask("teacher", 200),
         Ask("admin", 200),
         Ask("teacher", 200, at={"student_id": "frau.weber"}),
-        Ask("teacher", 404, at={"student_id": "nobody/with/slashes"}),
+        Ask("teacher", 404, at={"student_id": "missing/with/slashes"}),
         Ask("teacher", 404, at={"student_id": "a%00b"}),
         Ask("owner", 403),
-        Ask("nobody", 401),
+        Ask("anonymous", 401),
     ],
 }
 
@@ -304,7 +304,7 @@ BACKPACK_ITEM = {
     "bodyUrl": str,
 }
 
-# A type stands for a value of exactly this type, a list of one shape for a list that is not empty, the rest for itself.
+# A type means a value of exactly this type, a list of one shape a list that is not empty, anything else itself.
 ORIGINAL: dict[str, Any] = {
     "GET /api/status": {"status": "ok", "timestamp": MOMENT},
     "GET /session": {
@@ -358,7 +358,7 @@ ORIGINAL: dict[str, Any] = {
 
 
 def misfits(answer: Any, shape: Any, where: str = "answer") -> list[str]:
-    """Where `answer` is not of `shape`."""
+    """The places where `answer` does not match `shape`."""
     if shape is MOMENT:
         return [] if isinstance(answer, str) and datetime.fromisoformat(answer).tzinfo is None else [where]
     if isinstance(shape, type):
@@ -376,7 +376,7 @@ def projects_of(answer: Any) -> list[str]:
     return [entry["title"] for entry in answer.json["projects"]]
 
 
-def test_every_described_status_is_asked_for() -> None:
+def test_table_has_every_described_status() -> None:
     """The table and the description name the same routes and statuses; 503 needs a database that is away."""
     described = {
         f"{method} {path}": {int(status) for status in operation["responses"]} - {503}
@@ -386,14 +386,14 @@ def test_every_described_status_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize("route", ASKED)
-def test_statuses(school: School, route: str) -> None:
-    """Whoever asks gets the status that is theirs, and an answer as it is described."""
+def test_request_gets_its_status(school: School, route: str) -> None:
+    """Each user gets the expected status, and an answer as described."""
     got = [f"{asked}: {school.ask(route, asked).status_code}" for asked in ASKED[route]]
     assert got == [f"{asked}: {asked.status}" for asked in ASKED[route]]
 
 
 @pytest.mark.parametrize("route", ORIGINAL)
-def test_answers_hold_what_the_originals_do(school: School, route: str) -> None:
+def test_answer_has_the_fields_of_the_original(school: School, route: str) -> None:
     asked = next(asked for asked in ASKED[route] if asked.status in (200, 201))
     if "logout" in route:
         asked = Ask("owner", 200)
@@ -404,7 +404,7 @@ GUARDED = [route for route, table in ASKED.items() if any(asked == 401 for asked
 
 
 @pytest.mark.parametrize("route", [route for route in GUARDED if route.startswith("GET")])
-def test_session_is_taken_from_all_three_places(school: School, route: str) -> None:
+def test_session_id_is_read_from_three_places(school: School, route: str) -> None:
     """From the query, then X-Session-ID, then Authorization; the first that is given counts, valid or not."""
     valid, wrong = school.devices["teacher"].session_id, "no-session"
 
@@ -413,7 +413,7 @@ def test_session_is_taken_from_all_three_places(school: School, route: str) -> N
             "Authorization": f"Bearer {bearer}" if bearer else "",
             **({"X-Session-ID": header} if header else {}),
         }
-        asked = Ask("nobody", 0, f"?session_id={query}" if query else "", options={"headers": headers})
+        asked = Ask("anonymous", 0, f"?session_id={query}" if query else "", options={"headers": headers})
         return bool(school.ask(route, asked).status_code != 401)
 
     assert status(valid, wrong, wrong)
@@ -423,16 +423,16 @@ def test_session_is_taken_from_all_three_places(school: School, route: str) -> N
     assert not status(None, wrong, valid)
 
 
-def test_refusals_of_a_session(school: School) -> None:
-    """The three ways in which there is no session, as the front end tells them apart."""
-    answers = {who: school.ask("GET /api/user", Ask(who, 401)).json for who in ("nobody", "unknown", "expired")}
-    assert answers["nobody"] == {"error": "authentication required"}
+def test_missing_unknown_and_expired_sessions_differ(school: School) -> None:
+    """The front end distinguishes three cases: no session id, an unknown one, and an expired session."""
+    answers = {who: school.ask("GET /api/user", Ask(who, 401)).json for who in ("anonymous", "unknown", "expired")}
+    assert answers["anonymous"] == {"error": "authentication required"}
     assert answers["unknown"] == {"error": "invalid session"}
     assert set(answers["expired"]) == {"error", "renewal_required"}
     assert answers["expired"]["renewal_required"] is True
 
 
-def test_lists_begin_with_what_was_saved_last(school: School) -> None:
+def test_lists_begin_with_the_last_saved(school: School) -> None:
     owner, classmate = school.devices["owner"], school.devices["classmate"]
     assert projects_of(owner.get("/api/projects")) == ["Katze", "Maus"]
     school.ask(
@@ -471,7 +471,7 @@ def test_members_see_only_the_groups_they_are_in(school: School) -> None:
 
 
 def test_sharing_replaces_and_drops_foreign_groups(school: School) -> None:
-    """What is left after dropping groups that the owner is not in decides whether the project is published."""
+    """A project is published if any group is left after those that the owner is not in are dropped."""
     foreign = school.devices["other"].get("/api/groups").json["groups"][0]["id"]
     project, choir = school.names["project"], int(school.names["choir"])
 
@@ -494,7 +494,7 @@ def test_sharing_replaces_and_drops_foreign_groups(school: School) -> None:
     assert share() == set()
 
 
-def test_copies_are_their_owners_and_stay_as_they_were(school: School) -> None:
+def test_copy_belongs_to_its_owner_and_stays_unchanged(school: School) -> None:
     project, classmate = int(school.names["project"]), school.devices["classmate"]
     copy = classmate.request("POST", f"/api/projects/{project}/copy").json
     assert (copy["version"], copy["id"] != project) == (1, True)
@@ -506,7 +506,7 @@ def test_copies_are_their_owners_and_stay_as_they_were(school: School) -> None:
     assert classmate.save(copy["id"], project_file("mine"), version=1).status_code == 200
 
 
-def test_a_copys_title_is_cut_and_a_missing_file_is_404(school: School, services: Services) -> None:
+def test_title_of_a_copy_is_cut_and_missing_file_is_404(school: School, services: Services) -> None:
     owner, alone = school.devices["owner"], int(school.names["alone"])
     owner.request("PUT", f"/api/projects/{alone}", json={"title": "x" * 100})
     assert owner.request("POST", f"/api/projects/{alone}/copy").json["title"] == "Copy of " + "x" * 92
@@ -518,7 +518,7 @@ def test_a_copys_title_is_cut_and_a_missing_file_is_404(school: School, services
     assert owner.request("POST", f"/api/projects/{alone}/copy").status_code == 404
 
 
-def test_conflict_says_what_the_client_needs_to_decide(school: School) -> None:
+def test_conflict_has_what_the_client_needs(school: School) -> None:
     owner, project = school.devices["owner"], int(school.names["project"])
     refused = owner.save(project, project_file("stale"), version=1).json
     newest = owner.get(refused["revisions_url"].removeprefix("/backend")).json["revisions"][0]
@@ -528,8 +528,8 @@ def test_conflict_says_what_the_client_needs_to_decide(school: School) -> None:
     assert project_content(owner.download(project).data) == "second"
 
 
-def test_after_a_lost_answer_the_conflict_shows_that_it_was_oneself(school: School) -> None:
-    """Sent again, a save conflicts with itself; the hash in the refusal is that of what was sent."""
+def test_conflict_after_a_lost_answer_shows_the_own_save(school: School) -> None:
+    """A save that is sent again conflicts with itself; the answer has the hash of its own content."""
     owner, project = school.devices["owner"], int(school.names["project"])
     content = project_file("third")
     first, again = (owner.save(project, content, version=2) for _ in range(2))
@@ -539,14 +539,14 @@ def test_after_a_lost_answer_the_conflict_shows_that_it_was_oneself(school: Scho
     assert stale.json["sha256"] == again.json["sha256"]
 
 
-def test_put_without_a_number_saves_over_the_one_in_the_query(school: School) -> None:
+def test_put_without_a_number_saves_over_the_project_of_the_query(school: School) -> None:
     owner, project = school.devices["owner"], int(school.names["project"])
     saved = school.ask("PUT /api/projects", Ask("owner", 200, query="?id={project}&title=Hund", files=PROJECT)).json
     assert (saved["id"], saved["title"], saved["version"]) == (project, "Hund", 3)
     assert project_content(owner.download(project).data) == "new"
 
 
-def test_another_thumbnail_is_no_save(school: School, app: Any) -> None:
+def test_new_thumbnail_is_no_save(school: School, app: Any) -> None:
     owner, project = school.devices["owner"], int(school.names["project"])
     before = owner.metadata(project).json
     posted = owner.request("POST", f"/api/projects/{project}/thumbnail", data=PNG + b"2", content_type="image/png").json
@@ -567,10 +567,10 @@ def test_another_thumbnail_is_no_save(school: School, app: Any) -> None:
         ("script", "application/json", "application/json", "", ".json", "application/json"),
     ],
 )
-def test_backpack_items_come_back(
+def test_backpack_item_is_returned_unchanged(
     school: School, app: Any, kind: str, mime: str, stored_mime: str, suffix: str, url_suffix: str, served: str
 ) -> None:
-    """Body and thumbnail are fetched from the item's addresses, by the editor and without a session."""
+    """The editor fetches body and thumbnail from the item's addresses, without a session."""
     content = json.dumps({"kind": kind}).encode()
     sent = {"type": kind, "mime": mime, "name": "Ding", "body": base64.b64encode(content).decode(), "thumbnail": BASE64}
     item = school.devices["classmate"].request("POST", "/api/backpack", json=sent).json
@@ -587,7 +587,7 @@ def test_backpack_items_come_back(
 
 
 def test_teachers_see_pupils_by_name(school: School, services: Services) -> None:
-    """Whoever has no role counts as a pupil; teachers and admins are not among them."""
+    """A user without a role counts as a pupil; teachers and admins are not in the list."""
     services.database.write(
         lambda connection: connection.execute(sa.update(users).where(users.c.id == "carl").values(role=None))
     )
@@ -605,14 +605,14 @@ def test_thumbnail_addresses_of_the_teacher_view_are_null_without_a_picture(scho
 
 
 @pytest.mark.parametrize("user_id", ["klasse/5a/ada", "ada lovelace", "ä+&?#%", "..", "projects"])
-def test_user_ids_may_hold_anything(school: School, device: Callable[..., Device], user_id: str) -> None:
+def test_user_id_may_contain_any_character(school: School, device: Callable[..., Device], user_id: str) -> None:
     device(user_id).create(project_file(1), title="Hund")
     answer = school.devices["teacher"].get(f"/api/teacher/students/{quote(user_id, safe='/')}/projects")
     assert (answer.status_code, projects_of(answer)) == (200, ["Hund"])
 
 
-def test_no_answer_invites_other_origins(school: School) -> None:
-    """Front end and API are one origin, so there is nobody to whom a CORS header could be meant."""
+def test_answer_has_no_cors_headers(school: School) -> None:
+    """Front end and API have the same origin, so no client needs a CORS header."""
     asked = Ask("owner", 200, options={"headers": {"Origin": "https://evil.test"}})
     for route in ("GET /api/user", "GET /api/projects", "POST /api/backpack"):
         assert not [name for name, _ in school.ask(route, asked).headers if name.startswith("Access-Control-")]

@@ -1,7 +1,7 @@
-"""A plugin for the tests of the previous release: the databases that they make get this release's migrations on top.
+"""A pytest plugin for the tests of the previous release: it upgrades their databases to this release's schema.
 
-Loaded by `test_previous_release.py` into a process in which `scratch4school` is the previous release. What is new runs
-as a process of its own, from the source that NEW_SOURCE names, so that the two never meet in one interpreter.
+`test_previous_release.py` loads it into a process in which `scratch4school` is the previous release. This release's
+code runs in a process of its own, from the folder NEW_SOURCE, because one interpreter cannot import both.
 """
 
 import os
@@ -16,7 +16,7 @@ reached: set[str | None] = set()
 
 
 def pytest_sessionstart() -> None:
-    # Only now is the previous release's source on the path.
+    # Only now is the previous release's source on the path, with the modules as that release has them.
     from scratch4school import schema
 
     upgrade_by_previous = schema.upgrade
@@ -30,7 +30,7 @@ def pytest_sessionstart() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what starts gunicorn: it is about processes, sends the same statements, and takes seconds for each."""
+    """Deselect tests that start gunicorn: they are about processes, send the same statements, and take seconds each."""
     starting = [item for item in items if "start_server" in getattr(item, "fixturenames", ())]
     config.hook.pytest_deselected(items=starting)
     items[:] = [item for item in items if item not in starting]

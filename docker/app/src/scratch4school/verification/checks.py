@@ -1,4 +1,4 @@
-"""The six checks, one for each promise. Each is really concurrent and works against the running service."""
+"""The six checks, one for each promise. Each sends concurrent requests to the running service."""
 
 import random
 import secrets
@@ -11,13 +11,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .. import projects
-from ..claims import Identity
-from ..database import Database
-from ..projects import Content
-from ..tables import assets, groups, oauth_sessions, project_revisions, user_groups, users
-from ..tables import projects as project_rows
-from .cutting import cut_saves
+from ..database.database import Database
+from ..database.tables import assets, groups, oauth_sessions, project_revisions, user_groups, users
+from ..database.tables import projects as project_rows
+from ..login.claims import Identity
+from ..projects import projects
+from ..projects.projects import Content
+from .interrupted_saves import cut_saves
 from .pooler import PoolWatcher
 from .stage import Answer, Client, Scale, Stage, Visitor, incoming, project_content, project_file
 
@@ -29,12 +29,12 @@ class CheckFailed(Exception):
 
 
 class CommitRefused(Exception):
-    """The failure that the last check makes its own commits end in."""
+    """The failure with which the last check ends its own commits."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `run` returns a remark for its line, or None, and raises when the promise was not kept.
+    """One check: `run` returns a remark for its line, or None, and raises if the promise was not kept.
 
     `promise` names numbers of the scale in braces.
     """
@@ -44,12 +44,12 @@ class Check:
     run: Callable[[Stage], str | None]
 
     def line(self, scale: Scale) -> str:
-        """What this check asks for at this scale."""
+        """The line of this check at this scale."""
         return f"{self.name:<17} {self.promise.format_map(vars(scale))}"
 
 
 def no_lost_update(stage: Stage) -> str:
-    """Devices add to one project, each stating the version it read: every acknowledged addition is there."""
+    """Devices add to one project, each with the version that it read: every acknowledged addition is there."""
     visitor = stage.sign_in(stage.identity("devices"))
     with stage.client(visitor) as client:
         project_id = _create(client, [])
@@ -68,7 +68,7 @@ def no_lost_update(stage: Stage) -> str:
 
 
 def stale_save_refused(stage: Stage) -> str | None:
-    """Devices save from one version: one wins, the others get 409 and the current version, the winner's work stays."""
+    """Devices save from one version: one wins, the others get 409 and the current version; the winner's work stays."""
     visitor = stage.sign_in(stage.identity("stale"))
     with stage.client(visitor) as client:
         project_id = _create(client, "first")
@@ -86,8 +86,8 @@ def stale_save_refused(stage: Stage) -> str | None:
     _require(all(answer == (409, 2) for answer in refused), f"refusals were {sorted(set(refused))}, not 409, version 2")
     with stage.client(visitor) as client:
         _require(_load(client, project_id) == (2, f"device {winners[0]}"), "the winner's work was overwritten")
-        silent = _save(client, project_id, "says no version", None)
-        _require(silent.status == 200, f"a save that states no version got {silent.status}")
+        silent = _save(client, project_id, "names no version", None)
+        _require(silent.status == 200, f"a save that names no version got {silent.status}")
     kept = stage.database.read(
         lambda connection: connection.scalars(
             sa.select(project_revisions.c.version)
@@ -101,7 +101,7 @@ def stale_save_refused(stage: Stage) -> str | None:
 
 
 def asset_once(stage: Stage) -> str | None:
-    """The same bytes sent by many at once, then as a second type: all answered alike, one row and one file each."""
+    """Many clients send the same bytes at once, then a second type: equal answers, one row and one file per type."""
     visitor = stage.sign_in(stage.identity("assets"))
     content = b"\x89PNG\r\n\x1a\n" + secrets.token_bytes(4096)
 
@@ -125,10 +125,10 @@ def asset_once(stage: Stage) -> str | None:
 
 
 def first_logins(stage: Stage) -> str | None:
-    """First logins of new users, each by many devices at once: nobody fails, no user or group is doubled.
+    """First logins of new users, each by many devices at once: no login fails, each user and group exists once.
 
-    The devices log in by the application's own function, because only the provider's part is missing here; that the
-    service takes the sessions, and knows the user and the groups, is asked over HTTP.
+    The devices log in by the application's own function, because only the identity provider's part is missing here.
+    Over HTTP the check then asks whether the service accepts the sessions and knows the user and the groups.
     """
     for number in range(stage.scale.users):
         identity = stage.identity(f"login{number}", groups=3)
@@ -137,7 +137,7 @@ def first_logins(stage: Stage) -> str | None:
 
 
 def pooling(stage: Stage) -> str:
-    """Many clients save and list at the same time: no error, and the server's connections stay within the pool."""
+    """Many clients save and list at the same time: no error, and the server connections stay within the pool."""
     visitor = stage.sign_in(stage.identity("pool"))
     clients = stage.scale.clients
     content = project_file("pool")
@@ -167,10 +167,10 @@ def pooling(stage: Stage) -> str:
 
 
 def failed_commit(stage: Stage) -> str | None:
-    """Saves that fail before they are committed, while others read: the old work stays whole, and no file is left over.
+    """Saves fail before their commit while others read: the old work stays whole, and no file is left over.
 
-    The commits of this process fail after all their statements; on PostgreSQL a save of the service too loses its
-    connection as often as it tries, or at the small scale its statement.
+    The commits of this process fail after all their statements. On PostgreSQL a save of the service fails as well: it
+    loses its connection at each try, or its statement at the small scale.
     """
     visitor = stage.sign_in(stage.identity("commit"))
     with stage.client(visitor) as client:
@@ -230,7 +230,9 @@ def _require_logged_in_once(stage: Stage, identity: Identity) -> None:
     with stage.client(Visitor(identity.user_id, sessions[0])) as client:
         who, where = client.get("/api/user"), client.get("/api/groups")
     _require(who.status == 200, f"the service answered {who.status} to a new session")
-    _require(who.json["user"]["user_id"] == identity.user_id, "the service takes a new session for somebody else's")
+    _require(
+        who.json["user"]["user_id"] == identity.user_id, "the service takes a new session for that of another user"
+    )
     _require(where.status == 200, f"the service answered {where.status} to the question for groups")
     known = sorted(group["external_id"] for group in where.json["groups"])
     _require(known == sorted(names), f"the service knows {len(known)} groups of the user instead of {len(names)}")
@@ -256,11 +258,11 @@ def _refuse_commits(stage: Stage, visitor: Visitor, project_id: int) -> None:
     finally:
         failing.dispose()
     _require(all(outcomes[:saves]), "a save was acknowledged although its commit failed")
-    _require(all(outcomes[saves:]), "a reader saw something else than the old work")
+    _require(all(outcomes[saves:]), "a reader saw other content than the old work")
 
 
 def _cut_save(stage: Stage, visitor: Visitor, project_id: int) -> str:
-    """A save through the service that is cut at each attempt, beside readers; returns the remark."""
+    """A save through the service that is cut at each try, beside readers; returns the remark."""
     answered = threading.Event()
     what = "connection" if stage.scale.cuts_connections else "statement"
 
@@ -279,7 +281,7 @@ def _cut_save(stage: Stage, visitor: Visitor, project_id: int) -> str:
     cut, status, *readers = stage.together(2 + stage.scale.readers, cut_save_or_read)
     _require(cut > 0, "no save of the service reached the database")
     _require(status == 503, f"a save whose {what} was cut {cut} times got {status}")
-    _require(all(readers), "a reader saw something else than the old work")
+    _require(all(readers), "a reader saw other content than the old work")
     return f"one save's {what} cut {cut} times: 503"
 
 
@@ -302,7 +304,7 @@ def _save_fails(stage: Stage, failing: Database, project_id: int, user_id: str, 
 
 
 def _add_saves(stage: Stage, visitor: Visitor, project_id: int, device: int, start: threading.Barrier) -> int:
-    """Save again and again on top of what the others saved; returns how many conflicts that took."""
+    """Save repeatedly on top of the others' saves; returns the number of conflicts."""
     conflicts = 0
     give_up = time.monotonic() + _SAVE_SECONDS
     with stage.client(visitor) as client:
@@ -328,7 +330,7 @@ def _create(client: Client, content: object) -> int:
 
 
 def _load(client: Client, project_id: int) -> tuple[int, Any]:
-    """Version and content, in this order: a save that comes between makes the next one refused, not lost."""
+    """Version and content, in this order, so that a save in between makes the next save a conflict, not a loss."""
     metadata = client.get(f"/api/projects/{project_id}/metadata")
     _require(metadata.status == 200, f"reading a project's metadata got {metadata.status}")
     download = client.get(f"/api/projects/{project_id}/download")

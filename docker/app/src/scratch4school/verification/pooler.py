@@ -1,4 +1,4 @@
-"""How many connections the application has to PostgreSQL, as either end counts them while a check puts load on it."""
+"""The number of the application's connections to PostgreSQL, counted at both ends while a check makes load."""
 
 import threading
 from contextlib import closing
@@ -9,22 +9,21 @@ import psycopg2.extras
 import sqlalchemy as sa
 
 from ..config import PoolerSettings, Settings
-from ..database import Database
+from ..database.database import Database
 
 _PAUSE_SECONDS = 0.05
 _SERVER_STATES = ("sv_active", "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login")
-# A role sees its own connections, and those are what is counted.
+# A role sees its own connections, and only those count here.
 _BACKENDS = sa.text(
     "SELECT count(*) FROM pg_stat_activity WHERE usename = current_user AND datname = current_database()"
 )
 
 
 class PoolWatcher:
-    """While entered, notes the most server connections that the application's pool had.
+    """Inside `with`, notes the highest number of server connections of the application's pool.
 
-    `most` is what the pooler said, `most_backends` what PostgreSQL said in two samples running: a connection that the
-    pooler has closed takes a moment to go. `limit` is what the pooler's settings allow, or None when there is no pooler
-    to ask.
+    `most` is PgBouncer's number. `most_backends` is PostgreSQL's, in two samples in a row, because a closed connection
+    takes a moment to end. `limit` is what PgBouncer's settings allow, or None without a PgBouncer to ask.
     """
 
     def __init__(self, settings: Settings, service: Database) -> None:
@@ -54,7 +53,7 @@ class PoolWatcher:
                 raise self._failure
 
     def remark(self) -> str:
-        """What was seen, for the line of the check."""
+        """The result, for the line of the check."""
         if self.limit is not None:
             return f"at most {max(self.most, self.most_backends)} of {self.limit} server connections"
         return "SQLite: no pool" if self._database.is_sqlite else "no pooler named in SCRATCH4SCHOOL_VERIFY_POOLER_URL"
@@ -94,7 +93,7 @@ class PoolWatcher:
             dbname=url.database,
             connect_timeout=5,
         )
-        # The console knows no transactions.
+        # The console has no transactions.
         connection.autocommit = True
         return connection
 

@@ -1,4 +1,4 @@
-"""What a check works with: the database and files the service uses, clients for its HTTP side, and real concurrency."""
+"""Tools of the checks: the service's database and files, HTTP clients, and threads that start at the same moment."""
 
 import http.client
 import io
@@ -18,12 +18,12 @@ from datetime import timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ..claims import GroupClaim, Identity
 from ..clock import utcnow
 from ..config import Settings
-from ..database import Database
-from ..files import FileStore, IncomingFile
-from ..users import sign_in
+from ..database.database import Database
+from ..login.claims import GroupClaim, Identity
+from ..login.sign_in import sign_in
+from ..storage.file_store import FileStore, IncomingFile
 from .visitors import PREFIX
 
 T = TypeVar("T")
@@ -31,42 +31,42 @@ T = TypeVar("T")
 _HTTP_SECONDS = 30
 _VISIT = timedelta(minutes=30)
 
-# One for all connections: a hundred default contexts would read the host's certificate authorities a hundred times.
+# One for all connections: each default context would read the host's certificate authorities again.
 _UNCHECKED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _UNCHECKED.check_hostname = False
 _UNCHECKED.verify_mode = ssl.CERT_NONE
 
 
 class Stopped(BaseException):
-    """Somebody asked this run to end; not an Exception, so that no check takes it for its own failure."""
+    """A signal asked this run to end; not an Exception, so that no check takes it for its own failure."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything one run does; small or large, the same promises are asked for."""
+    """How much load one run makes. The promises are the same at each scale."""
 
-    # Of one pupil, and the saves of each of them.
+    # Devices of one pupil, and the saves of each device.
     devices: int
     saves: int
-    # Of the same bytes, at once.
+    # Uploads of the same bytes at once.
     uploads: int
-    # New users, and the logins of each of them at once.
+    # New users, and the logins of each user at once.
     users: int
     logins: int
-    # Whoever saves and lists at once.
+    # Clients that save and list at once.
     clients: int
-    # Of this process, beside readers.
+    # Failing saves of this process, and the readers beside them.
     failing_saves: int
     readers: int
-    # Whether a save of the service loses its connection, again and again until it gives up after ten seconds, or only
-    # its statement, which ends it at once.
+    # True: a save of the service loses its connection at each try, until it gives up after ten seconds. False: it loses
+    # its statement, and gives up at once.
     cuts_connections: bool
 
 
 FULL = Scale(
     devices=10, saves=10, uploads=20, users=5, logins=20, clients=100, failing_saves=5, readers=5, cuts_connections=True
 )
-# For a service that was proved in full when it was deployed, and has not changed since.
+# For a service that was verified in full when it was deployed, and has not changed since.
 QUICK = Scale(
     devices=4, saves=3, uploads=8, users=2, logins=8, clients=20, failing_saves=2, readers=2, cuts_connections=False
 )
@@ -74,7 +74,7 @@ QUICK = Scale(
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back over HTTP."""
+    """An answer over HTTP."""
 
     status: int
     body: bytes
@@ -86,17 +86,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Visitor:
-    """A throw-away user with a session."""
+    """A temporary user with a session."""
 
     user_id: str
     session_id: str
 
 
 class Client:
-    """One device: a connection of its own to the service, through its proxy, as one visitor. For one thread."""
+    """One device of a visitor: its own connection to the service, through the proxy. For use by one thread."""
 
     def __init__(self, base_url: str, public_url: str, session_id: str, before_asking: Callable[[], None]) -> None:
-        """`before_asking` is called ahead of each request, which is not sent when it raises."""
+        """`before_asking` is called before each request; if it raises, the request is not sent."""
         self._before_asking = before_asking
         base, public = urlsplit(base_url), urlsplit(public_url)
         self._prefix = base.path
@@ -114,14 +114,14 @@ class Client:
         self._connection.close()
 
     def connect(self) -> None:
-        """Open the connection before the moment that counts."""
+        """Open the connection, before the requests that shall collide."""
         self._connection.connect()
 
     def get(self, path: str) -> Answer:
         return self._ask("GET", path, None, {})
 
     def send(self, method: str, path: str, field: str, name: str, content: bytes, **fields: str) -> Answer:
-        """A multipart request with one file part and, as form fields, `fields`."""
+        """Send a multipart request with one file part, and `fields` as form fields."""
         boundary = uuid.uuid4().hex
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n'.encode()
@@ -142,10 +142,9 @@ class Client:
 
 
 class _NamedTls(http.client.HTTPSConnection):
-    """TLS to one host that asks for the certificate of another, the public one.
+    """TLS to one host that asks for the certificate of the public host.
 
-    The chain is not checked: inside the deployment nobody is in between, and the health tests check the certificate
-    that the public is served.
+    The chain is not checked: the connection stays inside the deployment. The health tests check the public certificate.
     """
 
     def __init__(self, host: str, port: int, public_host: str) -> None:
@@ -159,7 +158,7 @@ class _NamedTls(http.client.HTTPSConnection):
 
 
 class Stage:
-    """One run of the verification."""
+    """One run of the verification: its settings, database, files and temporary users."""
 
     def __init__(self, settings: Settings, database: Database, store: FileStore, url: str, scale: Scale = FULL) -> None:
         self.settings = settings
@@ -168,21 +167,21 @@ class Stage:
         self.store = store
         self.run_id = secrets.token_hex(6)
         self._url = url
-        # Not an Event: a signal's handler sets it, and must not meet a lock that the thread it interrupts holds.
+        # Not an Event: a signal handler sets it, and must not wait for a lock of the thread that it interrupts.
         self._is_stopped = False
 
     def stop(self) -> None:
-        """Begin nothing more: what is under way ends with its answer, and the next request or login raises Stopped."""
+        """Let open requests end with their answer; the next request or login raises Stopped."""
         self._is_stopped = True
 
     def identity(self, name: str, groups: int = 0) -> Identity:
-        """The identity of a throw-away user, with as many throw-away groups."""
+        """The identity of a temporary user with `groups` temporary groups."""
         user_id = f"{PREFIX}{self.run_id}-{name}"
         claims = tuple(GroupClaim(f"{user_id}-{number}", f"Verification {number}") for number in range(groups))
         return Identity(user_id, user_id, None, "student", claims, {})
 
     def sign_in(self, identity: Identity) -> Visitor:
-        """Log a throw-away user in by the function that the application uses itself."""
+        """Log a temporary user in by the application's own function."""
         self._require_running()
         session_id = sign_in(self.database, identity, "verify", None, utcnow() + _VISIT)
         return Visitor(identity.user_id, session_id)
@@ -194,9 +193,9 @@ class Stage:
             yield client
 
     def together(self, count: int, work: Callable[[int, threading.Barrier], T]) -> list[T]:
-        """The results of `work(index, start)` in `count` threads; each waits at `start` before what shall collide.
+        """The results of `work(index, start)` in `count` threads; each waits at `start` before the colliding step.
 
-        The first exception of a thread is raised here. However this ends, all threads have ended before.
+        The first exception of a thread is raised here, after all threads have ended.
         """
         start = threading.Barrier(count, timeout=_HTTP_SECONDS)
 
@@ -210,7 +209,7 @@ class Stage:
         with ThreadPoolExecutor(count) as threads:
             tasks = [threads.submit(task, index) for index in range(count)]
         self._require_running()
-        # A start that broke was broken by another thread, which is the one to tell.
+        # A broken barrier is the consequence of another thread's exception, which is the one to raise.
         failures = sorted((error for done in tasks if (error := done.exception())), key=_is_broken_start)
         if failures:
             raise failures[0]
@@ -243,7 +242,7 @@ def project_content(file: bytes) -> Any:
 
 
 def incoming(store: FileStore, content: bytes) -> IncomingFile:
-    """`content` as it would lie in the uploads folder after being received."""
+    """`content` as a received file in the uploads folder."""
     file = store.receive()
     file.write(content)
     return file

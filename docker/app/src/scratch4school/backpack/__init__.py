@@ -1,0 +1,1 @@
+"""The backpack: items that a user takes from one project to another."""

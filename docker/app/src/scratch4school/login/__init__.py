@@ -1,0 +1,1 @@
+"""Logging in at the identity provider, and the sessions that follow from it."""

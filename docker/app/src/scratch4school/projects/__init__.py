@@ -1,0 +1,1 @@
+"""Projects: saving, saved versions, and sharing with groups."""

@@ -1,0 +1,1 @@
+"""The application's two slots, blue and green: their state, activation, and restarts without a failed request."""

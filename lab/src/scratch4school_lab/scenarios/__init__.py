@@ -1,0 +1,1 @@
+"""Steps of scenarios and benchmarks on lab hosts: run playbooks, log pupils in, cause faults, import installations."""
