@@ -11,10 +11,11 @@ import pytest
 from scratch4school_lab.hosts.plan import Host
 from scratch4school_lab.scenarios.background_class import BackgroundClass, background_classes
 from scratch4school_lab.scenarios.faults import image_of, live_release
+from scratch4school_lab.scenarios.held_migration import TRIES, migrate_behind_a_transaction, revision, undo_migration
 from scratch4school_lab.scenarios.lab_hosts import on_host
 from scratch4school_lab.scenarios.pgbouncer import CONTAINER
 from scratch4school_lab.scenarios.playbooks import play
-from scratch4school_lab.scenarios.variants import another_pooler, good, make
+from scratch4school_lab.scenarios.variants import another_pooler, good, make, slow_lock
 from scratch4school_lab.tables import Tables
 
 pytestmark = pytest.mark.alone
@@ -60,9 +61,11 @@ def play_on(host: Host, playbook: str, *extra_vars: str, **where: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def school(deployed: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundClass]:
+def school(deployed: Host, checkouts: Checkouts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundClass]:
     """Deploy this checkout, and let a class save until the last change; then everything that it saved is read back."""
     with background_classes(tmp_path_factory.mktemp("class")) as start_class:
+        # The image of the migration is built before, so that the class has only the migration beside it.
+        play_on(deployed, "provision.yml", folder=checkouts[slow_lock])
         play_on(deployed, "deploy.yml")
         school = start_class(deployed, *CLASS)
         yield school
@@ -73,9 +76,9 @@ def school(deployed: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def checkouts(tmp_path_factory: pytest.TempPathFactory) -> Checkouts:
-    """Variants of this checkout that can stay live."""
+    """Variants of this checkout: two that can stay live, and one with a migration."""
     folder = tmp_path_factory.mktemp("variants")
-    return {edit: make(folder, edit) for edit in (another_pooler, good)}
+    return {edit: make(folder, edit) for edit in (another_pooler, good, slow_lock)}
 
 
 @pytest.mark.parametrize(
@@ -94,3 +97,30 @@ def test_change_fails_no_request(change: str, school: BackgroundClass, checkouts
     assert (interval.failed, interval.lost) == (0, 0), interval.explain()
     assert (live_release(school.host) != release) is (change in NEW_RELEASE)
     assert (image_of(school.host, CONTAINER) != image) is (change in NEW_POOLER)
+
+
+def test_migration_behind_long_transaction_fails_no_request(
+    school: BackgroundClass, checkouts: Checkouts, tables: Tables
+) -> None:
+    """Each try of the migration ends by its lock_timeout, no request fails, and the migration succeeds at the end.
+
+    `benchmarks/run migration` measures how long requests wait.
+    """
+    row: dict[str, object] = {"change": "migrate.yml, table held", "seconds": None, "requests": None, "failed": None}
+    tables.add("Changes under load", row)
+    before, began = revision(school.host), time.time()
+    try:
+        run = migrate_behind_a_transaction(school.host, checkouts[slow_lock])
+        row["seconds"] = time.time() - began
+        migrated = revision(school.host)
+        interval = school.since(began)
+    finally:
+        undo_migration(school.host, before)
+    row.update(requests=interval.requests, failed=interval.failed)
+    assert run.status == 0, run.output[-4000:]
+    assert "No backup is made before the tables change" in run.one_line
+    assert "In the way: session" in run.one_line
+    assert run.one_line.count("The tables are in use (lock_timeout); trying again in") >= TRIES - 1
+    assert run.one_line.count("The tables are in use (") == run.one_line.count("The tables are in use (lock_timeout)")
+    assert migrated == f"{int(before) + 1:04}"
+    assert (interval.failed, interval.lost) == (0, 0), interval.explain()
