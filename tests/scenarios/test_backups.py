@@ -29,15 +29,6 @@ def pupil(login: Login, deployed: Host) -> requests.Session:
     return login("pupil21")
 
 
-def test_backup_reports_phases_and_status_shows_it(deployed: Host) -> None:
-    """It prints each phase with its seconds."""
-    run = play("backup.yml")
-    backup = backup_id(run)
-    for phase in ("database", "files", "store", "read back"):
-        assert re.search(rf"{HOST.name}: \[\d/4\] {phase} .*\(\d+\.\d s\)", run.output), phase
-    assert f"backup {backup} (manual) 0.0 hours ago" in play("status.yml").one_line
-
-
 def test_restore_needs_confirmation_and_brings_data_back(pupil: requests.Session, deployed: Host) -> None:
     """Without an id it lists backups; without `confirm` it names what would be lost; with both it restores."""
     kept = create(pupil, deployed, "Katze & Übung 🐱", 7)
@@ -61,30 +52,30 @@ def test_restore_needs_confirmation_and_brings_data_back(pupil: requests.Session
     assert (second.status, second.recap()["changed"]) == (0, 0), second.output[-3000:]
 
 
-def test_impossible_restore_is_refused(deployed: Host) -> None:
-    """An unknown id, an undo without a restore, and both at once."""
+def test_restore_of_unknown_backup_is_refused(deployed: Host) -> None:
+    """An unknown id; test_preflight_backup.py has the refusals that need no repository."""
     if on_host(f"{PROGRAM} backup list --json").strip() == "[]":
         backup_id(play("backup.yml"))
-    for arguments, message in (
-        (("-e", "backup=0000"), "No backup begins with “0000”"),
-        (("-e", "undo=true"), "nothing to undo"),
-        (("-e", "undo=true", "-e", "backup=latest"), "Type either"),
-    ):
-        run = play("restore.yml", *arguments)
-        assert (run.status, message in run.one_line) == (2, True), run.output[-2000:]
+    run = play("restore.yml", "-e", "backup=0000")
+    assert (run.status, "No backup begins with “0000”" in run.one_line) == (2, True), run.output[-2000:]
     assert http_status() == 200
 
 
-def test_drill_restores_migrates_and_opens_project(pupil: requests.Session, deployed: Host) -> None:
-    """It works in a scratch folder, reports its seconds, and leaves nothing behind."""
+def test_backup_reports_phases_and_drill_opens_project(pupil: requests.Session, deployed: Host) -> None:
+    """A drill works in a scratch folder and leaves nothing behind; status shows backup and drill."""
     project = create(pupil, deployed, "Probe")
-    backup = backup_id(play("backup.yml"))
+    made = play("backup.yml")
+    backup = backup_id(made)
+    for phase in ("database", "files", "store", "read back"):
+        assert re.search(rf"{HOST.name}: \[\d/4\] {phase} .*\(\d+\.\d s\)", made.output), phase
     run = play("drill.yml")
     assert run.status == 0, run.output[-4000:]
     assert f"Backup {backup} can be restored" in run.output
     # Any project of the backup; other tests save some without a sprite.
     assert re.search(r"\.sb3: \d+ sprites and stages", run.output)
-    assert f"restored {backup} in" in play("status.yml").output
+    status = play("status.yml")
+    assert f"backup {backup} (manual) 0.0 hours ago" in status.one_line
+    assert f"restored {backup} in" in status.output
     left = on_host("sudo ls /var/lib/scratch4school/backup; sudo docker ps --all --format '{{.Names}}'")
     assert "drill" not in left
     assert pupil.delete(project, timeout=60).status_code == 200
