@@ -15,7 +15,8 @@ from conftest import PASSWORD, PostgresServer, database_environment
 
 from scratch4school import cli, config
 from scratch4school.config import DatabaseSettings
-from scratch4school.data_import import data_import
+from scratch4school.data_import import data_import, old_rows, transfer
+from scratch4school.database import legacy_schema
 from scratch4school.database.engine import make_engine
 from scratch4school.database.schema import SchemaRefused
 from scratch4school.database.tables import metadata
@@ -113,6 +114,45 @@ def test_imported_database_equals_the_old_one(old_of: Callable[[str], Old], new:
     assert (moved["users"].rows, moved["projects"].rows, moved["assets"].rows) == (60, 140, 43)
     found = data_import.compare(old.settings, new, False, quietly)
     assert (found.differences, sum(found.same.values())) == (0, sum(one.rows for one in moved.values()))
+    again = data_import.transfer(old.settings, new, False, quietly)
+    assert not any(one.new or one.changed or one.gone for one in again.values())
+
+
+@pytest.fixture
+def later_columns(new: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Our tables with two columns of a later release, which no database of the original has."""
+    later = sa.MetaData()
+    tables = tuple(table.to_metadata(later) for table in old_rows.TABLES)
+    language = sa.Column("language", sa.String(20), nullable=False, server_default=sa.text("'de'"))
+    later.tables["projects"].append_column(language)
+    later.tables["users"].append_column(sa.Column("nickname", sa.String(20)))
+    monkeypatch.setattr(transfer, "TABLES", tables)
+    monkeypatch.setattr(
+        old_rows.LegacyRows, "tables", tuple(table for table in tables if table.name in legacy_schema.TABLES)
+    )
+    engine = make_engine(new, None)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE projects ADD COLUMN language VARCHAR(20) DEFAULT 'de' NOT NULL")
+        connection.exec_driver_sql("ALTER TABLE users ADD COLUMN nickname VARCHAR(20)")
+    yield
+    # On PostgreSQL the next test has the same database.
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE projects DROP COLUMN language")
+        connection.exec_driver_sql("ALTER TABLE users DROP COLUMN nickname")
+    engine.dispose()
+
+
+@pytest.mark.usefixtures("later_columns")
+@pytest.mark.parametrize("name", ["before-sqlite", "before-postgres"])
+def test_column_that_the_old_table_lacks_has_its_default(
+    old_of: Callable[[str], Old], new: DatabaseSettings, name: str
+) -> None:
+    """So a new column needs no code here: the databases are equal, and a second transfer writes nothing."""
+    old = old_of(name)
+    data_import.transfer(old.settings, new, False, quietly)
+    assert rows(new, "SELECT DISTINCT language, version FROM projects") == [("de", 1)]
+    assert rows(new, "SELECT DISTINCT nickname FROM users") == [(None,)]
+    assert data_import.compare(old.settings, new, False, quietly).differences == 0
     again = data_import.transfer(old.settings, new, False, quietly)
     assert not any(one.new or one.changed or one.gone for one in again.values())
 

@@ -178,17 +178,19 @@ class LegacyRows(OldRows):
         super().__init__(connection, cuts)
         self.shape = legacy_schema.shape(connection)
         inspector = sa.inspect(connection)
-        # The original's fix added the column `version`; before it, each project has one version.
         self._columns = {
             table.name: {column["name"] for column in inspector.get_columns(table.name)} for table in self.tables
         }
+        self._defaults = {table.name: self._defaults_of(table) for table in self.tables}
         self._users, self._groups, self._projects = (self._ids(name) for name in ("users", "groups", "projects"))
         self._missing_owners = self._find_missing_owners()
         self._users.update(self._missing_owners)
         self._duplicates = self._find_duplicate_assets()
 
     def _ours(self, table: sa.Table) -> Iterator[Row]:
-        old = (self._translated(table, row) for row in stream(self.connection, table, self._read(table)))
+        defaults = self._defaults[table.name]
+        found = stream(self.connection, table, self._read(table))
+        old = (self._translated(table, {**defaults, **row}) for row in found)
         kept = (row for row in old if row is not None)
         if table.name == "users":
             owners = (self._missing_user(name) for name in self._missing_owners)
@@ -203,6 +205,20 @@ class LegacyRows(OldRows):
             for column in table.columns
             if column.name in self._columns[table.name]
         ]
+
+    def _defaults_of(self, table: sa.Table) -> Row:
+        """The values of our columns that the old table does not have: their server default, or None."""
+        new = [column for column in table.columns if column.name not in self._columns[table.name]]
+        defaults = {
+            column.name: sa.cast(column.server_default.arg, column.type)
+            for column in new
+            if isinstance(column.server_default, sa.DefaultClause)
+        }
+        row: Row = dict.fromkeys(column.name for column in new)
+        if defaults:
+            values = (value.label(name) for name, value in defaults.items())
+            row.update(self.connection.execute(sa.select(*values)).one()._mapping)
+        return row
 
     def _ids(self, name: str) -> set[Any]:
         return set(self.connection.scalars(sa.select(metadata.tables[name].c.id)))
@@ -224,10 +240,9 @@ class LegacyRows(OldRows):
             self.findings.note("duplicate", "assets", [number])
         return found
 
-    @staticmethod
-    def _missing_user(user_id: str) -> Row:
+    def _missing_user(self, user_id: str) -> Row:
         row: Row = dict.fromkeys(column.name for column in metadata.tables["users"].columns)
-        return {**row, "id": user_id, "username": user_id}
+        return {**row, **self._defaults["users"], "id": user_id, "username": user_id}
 
     def _translated(self, table: sa.Table, row: Row) -> Row | None:
         """A row as ours; None if our table cannot store it."""
@@ -238,7 +253,8 @@ class LegacyRows(OldRows):
         if table.name == "users":
             row["user_data"] = self._json(key, row["user_data"])
         elif table.name == "projects":
-            row["version"] = row.get("version") or 1
+            # The original's fix added the column; before it, each project has one version, as its default says.
+            row["version"] = row["version"] or 1
             if not row["sb3_file_path"]:
                 self.findings.note("no_file", table.name, key)
         elif table.name == "assets" and row["id"] in self._duplicates:
