@@ -29,6 +29,9 @@ SOURCE_ON_PATH = {"PYTHONPATH": str(Path(__file__).resolve().parents[1] / "src")
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
 
+# The fields of the answer to a save; a field of `common_json` is one of them.
+SAVED_FIELDS = {"id", "title", "description", "created_at", "updated_at", "version", "success"}
+
 
 def project_file(content: Any) -> bytes:
     """A small Scratch project that carries `content`."""

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from helpers import PNG, Device, project_content, project_file
+from helpers import PNG, SAVED_FIELDS, Device, project_content, project_file
 from scratch4school.database.tables import groups, project_groups, project_revisions, projects
 from scratch4school.projects import sharing
 from scratch4school.projects.projects import TITLE_LENGTH, owned_by
 from scratch4school.web.services import Services
 
-SAVED_FIELDS = {"id", "title", "description", "created_at", "updated_at", "version", "success"}
+# Columns in which a copy differs from its source.
+OF_THE_COPY = {"id", "name", "owner_id", "version", "created_at", "updated_at", "is_published"}
+# An unusual value for each type of a column.
+UNUSUAL: dict[type, Any] = {str: "unusual", int: 7, bool: True}
 
 
 def revisions(services: Services, project_id: int) -> list[Any]:
@@ -46,6 +49,24 @@ def test_created_project_comes_back_byte_for_byte(pupil: Device) -> None:
     assert download.data == content
     assert download.mimetype == "application/octet-stream"
     assert download.headers["Content-Disposition"].endswith("filename*=UTF-8''%C3%9Cber_Katzen.sb3")
+
+
+def test_copy_has_every_other_value_of_its_source(pupil: Device, project_id: int, services: Services) -> None:
+    """Also that of a column that a later release adds."""
+    columns = [column for column in projects.columns if column.name not in OF_THE_COPY]
+    values = {column: UNUSUAL[column.type.python_type] for column in columns if "file" not in column.info}
+    change = sa.update(projects).where(projects.c.id == project_id).values(values)
+    services.database.write(lambda connection: connection.execute(change))
+    copy_id = pupil.request("POST", f"/api/projects/{project_id}/copy").json["id"]
+    source, copy = (
+        services.database.read(
+            lambda connection, number=number: connection.execute(
+                sa.select(*columns).where(projects.c.id == number)
+            ).one()
+        )
+        for number in (project_id, copy_id)
+    )
+    assert copy == source
 
 
 def test_project_without_title_gets_the_default(pupil: Device) -> None:

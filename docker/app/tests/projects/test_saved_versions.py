@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from helpers import Device, project_content, project_file
+from helpers import SAVED_FIELDS, Device, project_content, project_file
 from scratch4school.database.tables import project_revisions
 from scratch4school.database.tables import projects as project_rows
 from scratch4school.projects import projects, saved_versions
@@ -80,7 +80,7 @@ def test_restored_version_is_the_newest(pupil: Device, project_id: int) -> None:
     pupil.save(project_id, project_file("second"))
     answer = restore(pupil, project_id, 1)
     assert (answer.status_code, answer.headers["ETag"], answer.json["version"]) == (200, '"3"', 3)
-    assert set(answer.json) == {"id", "title", "description", "created_at", "updated_at", "version", "success"}
+    assert set(answer.json) == SAVED_FIELDS
     assert project_content(pupil.download(project_id).data) == "first"
     assert versions(pupil, project_id) == [(3, True), (2, False), (1, False)]
     top, _, bottom = listed(pupil, project_id).json["revisions"]
