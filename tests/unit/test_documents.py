@@ -83,3 +83,14 @@ def test_message_to_search_for_is_one_that_a_run_prints() -> None:
     assert len(quoted) > 15
     source = source_text()
     assert sorted(message for message in quoted - NOT_OURS if message not in source) == []
+
+
+def test_sample_of_the_status_screen_has_every_line() -> None:
+    """A sysadmin looks there for what a line means."""
+    source = (ROOT / "host" / "src" / "scratch4school_host" / "status.py").read_text()
+    printed = set(re.findall(r'f"([a-z ]{4,11}?) {2,}\{', source))
+    assert len(printed) >= 10
+    sample = re.search(r"^```text\n(.*?)^```", (ROOT / "docs" / "operate.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert sample
+    shown = {line[:12].strip() for line in sample[1].splitlines()}
+    assert printed <= shown

@@ -104,6 +104,28 @@ def test_roles_that_a_deploy_provisions_are_host_roles() -> None:
     assert called == words_of_list(GROUP_VARS / "host.yml", "host_roles")
 
 
+def test_roles_that_manage_something_on_the_host_are_host_roles() -> None:
+    """No deploy runs another role, and no state of it is recorded."""
+    managing = {
+        role.name
+        for role in ROLE_FOLDERS
+        if (file := role / "vars" / "main.yml").is_file() and f"__{role.name}_managed" in read(file)
+    }
+    assert managing == words_of_list(GROUP_VARS / "host.yml", "host_roles")
+
+
+def test_containers_of_roles_start_and_stop_with_the_unit() -> None:
+    """The unit scratch4school acts on the slots of the application, on the proxy, and on `release_dependencies`."""
+    containers = {
+        variables.get(specification["name"].strip("{ }"), specification["name"])
+        for variables in map(read, ROOT.glob("roles/*/vars/main.yml"))
+        for name, specification in variables.items()
+        if name.endswith("_container") and isinstance(specification, dict) and "ready" in specification
+    }
+    dependencies = re.findall(r"'(scratch4school-[\w-]+)'", read(GROUP_VARS / "release.yml")["release_dependencies"])
+    assert containers - {"scratch4school-proxy", "scratch4school-app-{{ app_slot }}"} == set(dependencies)
+
+
 def test_roles_with_preflight_rules_are_host_judged_roles() -> None:
     """The rules of another role would never run; its bounds always apply."""
     kinds = ("settings_rules", "host_rules", "host_warnings", "questions")
