@@ -61,6 +61,7 @@ def slots_settings(folder: Path, **more: Any) -> dict[str, Any]:
         "certificate": str(folder / "tls.crt"),
         "data_directory": str(folder),
         "drain_seconds": 75,
+        "ready_seconds": 60,
         **more,
     }
 

@@ -236,7 +236,7 @@ def school(tmp_path: Path, tools: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_backup_counts_after_it_was_read_back(school: School) -> None:
     """It prints four phases, the repository lists it, and the host knows when it was made."""
     said = school.did("backup", "create")
-    assert re.search(r"\[4/4\] read back +database and 3 files are what was backed up", said), said
+    assert re.search(r"\[4/4\] read back +database and 3 files are equal to the backup", said), said
     (backup,) = school.backups()
     assert backup["kind"] == "manual"
     assert f"Backup {backup['id']} of server is verified" in said
@@ -266,7 +266,7 @@ def test_file_that_was_read_back_before_is_not_read_back_again(school: School) -
     school.did("backup", "create")
     school.save("neu [x] $y *")
     said = school.did("backup", "create")
-    assert "database and 1 files are what was backed up, 24 files are there" in said
+    assert "database and 1 files are equal to the backup, 24 files are present" in said
 
 
 @pytest.mark.parametrize(
@@ -338,7 +338,7 @@ def test_torn_file_is_reported_as_torn(school: School) -> None:
     with sqlite3.connect(school.folder / "database" / "main.db") as database:
         database.execute("INSERT INTO project_revisions VALUES (9, 1, ?, 5, 'abc')", [path])
     database.close()
-    assert "is not what its row says" in school.refused("backup", "create")
+    assert "differs from the size or hash in the database" in school.refused("backup", "create")
 
 
 @pytest.mark.parametrize("command", ["backup", "ls", "dump", "tag"])
@@ -632,7 +632,7 @@ def test_damaged_backup_never_becomes_live(school: School, moments: Moments, run
 
 
 def test_second_restore_is_refused_while_one_is_unfinished(school: School, moments: Moments, run: str) -> None:
-    """The data that was live then is all that there is to go back to."""
+    """Only the data that was live then can be restored by the undo."""
     school.did("restore", "fetch", moments.backup, "--run", run)
     school.did("restore", "cutover", "--run", run)
     school.did("backup", "create", "--run", run)

@@ -111,8 +111,8 @@ def test_target_is_resolved_to_one_id() -> None:
     ("events", "target", "options", "message"),
     [
         ((), "current", {}, "No release is live yet"),
-        ((), "previous", {}, "There is no previous release to go back to; none was live yet."),
-        (("a",), "previous", {}, "There is no previous release to go back to; only a was ever live."),
+        ((), "previous", {}, "There is no previous release to roll back to; none was live yet."),
+        (("a",), "previous", {}, "There is no previous release to roll back to; only a was ever live."),
         (("a", "b"), "z", {}, "There is no release “z” on this host; there are b (current), a (previous)."),
         ((), "z", {}, "there are none"),
         (("a", "b"), "previous", {"kept": ["b"]}, "The previous release, a, is no longer on this host"),
@@ -121,7 +121,7 @@ def test_target_is_resolved_to_one_id() -> None:
 def test_target_without_a_release_is_refused_with_a_list(
     events: tuple[str, ...], target: str, options: dict[str, Any], message: str
 ) -> None:
-    """The list lets the operator type the right command next."""
+    """The list lets the sysadmin type the right command next."""
     with pytest.raises(OperatorError) as refused:
         resolve(history_of(*events), target, **options)
     assert message in str(refused.value)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,16 @@ def test_stale_lock_is_taken_over_with_a_message(folder: Path, fields: dict[str,
     assert audit_log.runs(audit_log.read(folder))[0].phases == ["begin", "lost"]
 
 
+def test_lock_says_itself_when_its_heartbeat_is_too_old(folder: Path) -> None:
+    """The setting of the playbook that has the lock counts for each other change, and for the status screen."""
+    begin(folder, stale_seconds=3600.0)
+    heartbeat = (datetime.now(UTC) - timedelta(seconds=2000)).isoformat()
+    rewrite(folder, heartbeat=heartbeat)
+    assert locking.why_stale(locking.read_lock(folder), None) == ""
+    rewrite(folder, stale_seconds=1800.0)
+    assert locking.why_stale(locking.read_lock(folder), None) == "it had no heartbeat for 33 minutes"
+
+
 def test_owner_on_this_machine_is_owner_dead_when_its_process_ended(folder: Path) -> None:
     """The number of the process is not enough: another process may have it now."""
     ended = subprocess.Popen([sys.executable, "-c", ""])
@@ -168,19 +179,19 @@ def test_one_of_many_processes_takes_the_lock(folder: Path) -> None:
     assert sorted(one.wait() for one in racing) == [0] + [1] * 7
 
 
-def test_half_finished_change_of_another_release_is_refused(folder: Path) -> None:
+def test_another_release_is_refused_after_an_interrupted_change(folder: Path) -> None:
     """The same release may go on where it stopped; a change that has ended, well or not, refuses none."""
     begin(folder)
     locking.phase(folder, run="r1", name="switch")
     log = audit_log.read(folder)
-    assert audit_log.half_finished(log, "aaa") == ""
-    assert audit_log.half_finished(log, None) == ""
-    refusal = audit_log.half_finished(log, "bbb")
+    assert audit_log.interrupted_refusal(log, "aaa") == ""
+    assert audit_log.interrupted_refusal(log, None) == ""
+    refusal = audit_log.interrupted_refusal(log, "bbb")
     assert "release aaa" in refusal
     assert "“switch”" in refusal
     assert "release_abandon=true" in refusal
     locking.end(folder, run="r1", outcome="failed")
-    assert audit_log.half_finished(audit_log.read(folder), "bbb") == ""
+    assert audit_log.interrupted_refusal(audit_log.read(folder), "bbb") == ""
 
 
 def test_broken_change_is_refused_when_only_its_last_line_is_left() -> None:
@@ -194,7 +205,7 @@ def test_broken_change_is_refused_when_only_its_last_line_is_left() -> None:
         "phase": "end",
         "outcome": "broken",
     }
-    assert "“begin”" in audit_log.half_finished(json.dumps(line), "bbb")
+    assert "“begin”" in audit_log.interrupted_refusal(json.dumps(line), "bbb")
 
 
 def test_change_of_this_program_is_in_the_audit_log_with_its_outcome(folder: Path) -> None:

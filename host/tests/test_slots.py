@@ -18,7 +18,7 @@ from conftest import PATIENCE, run_command, script, slots_settings, write_settin
 from scratch4school_host import locking
 from scratch4school_host.errors import LockHeldError
 from scratch4school_host.settings import SlotsSettings
-from scratch4school_host.slots import maintenance, switching, unit
+from scratch4school_host.slots import switching, unit
 from scratch4school_host.slots.state import Slots
 
 SOURCES = Path(locking.__file__).parents[1]
@@ -188,7 +188,7 @@ def test_release_that_keeps_ending_is_given_up_early(lab: Lab) -> None:
     lab.point("blue")
     lab.lock()
     assert lab.run("slots", "activate", "green", "--run", "r1", "--ready-seconds", str(PATIENCE)) == 1
-    assert "it ends as soon as it is started" in lab.errors
+    assert "its process exits at once" in lab.errors
     assert (lab.here / "told").read_text().count("exec scratch4school-proxy curl") == 1
 
 
@@ -242,13 +242,13 @@ def test_maintenance_mode_is_refused_when_docker_does_not_answer(lab: Lab) -> No
     lab.lock()
     (lab.here / "away").touch()
     assert lab.run("maintenance", "on", "--run", "r1", "--reason", "restore.yml is at work") == 1
-    assert "Docker does not say what runs: Cannot connect" in lab.errors
+    assert "`docker inspect` failed: Cannot connect" in lab.errors
     assert "Maintenance mode is on" not in lab.output
     assert lab.maintenance == ""
 
 
 def test_revert_works_without_an_answer_of_docker(lab: Lab) -> None:
-    """Docker does not say what runs. The program still starts and stops containers, and changes the link."""
+    """`docker inspect` failed. The program still starts and stops containers, and changes the link."""
     lab.containers(**live_host(), green={"state": "running", "release": "b"})
     lab.point("green")
     lab.lock()
@@ -448,7 +448,7 @@ def test_restart_of_a_missing_component_is_refused(lab: Lab) -> None:
     """With SQLite there is neither PostgreSQL nor PgBouncer."""
     write_settings(lab.here / "settings", "slots", {"dependencies": []})
     assert lab.run("component", "restart", "postgres") == 1
-    assert lab.errors == "There is no postgres on this host.\n"
+    assert lab.errors == "There is no postgres on this host, whose database is SQLite; use proxy.\n"
 
 
 @pytest.fixture
@@ -557,14 +557,12 @@ def test_maintenance_mode_is_ended_by_the_slot_that_was_live(lab: Lab, command: 
     assert lab.maintenance == ""
 
 
-def test_maintenance_mode_stays_on_when_the_slot_does_not_become_ready(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That is no reason to forget why it was begun."""
+def test_maintenance_mode_stays_on_when_the_slot_does_not_become_ready(lab: Lab) -> None:
+    """Its reason is kept; the setting limits how long the slot may take."""
     lab.containers(**live_host(broken="ready"))
     lab.point("blue")
     lab.lock()
     assert lab.run("maintenance", "on", "--run", "r1", "--reason", "x") == 0
-    monkeypatch.setattr(maintenance, "READY_SECONDS", 0.1)
+    write_settings(lab.here / "settings", "slots", {"ready_seconds": 0.1})
     assert lab.run("maintenance", "off", "--run", "r1") == 1
     assert lab.maintenance == "x"

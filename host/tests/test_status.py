@@ -260,7 +260,7 @@ def test_engine_that_does_not_answer_is_an_error(host: Host, tools: Path) -> Non
     """Which slot runs would be a guess."""
     script(tools / "docker", "#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2; exit 1\n")
     ended = run_command(host.settings, "status")
-    assert (ended.returncode, "Docker does not say what runs" in ended.stderr) == (1, True)
+    assert (ended.returncode, "`docker inspect` failed" in ended.stderr) == (1, True)
 
 
 def test_questions_are_asked_side_by_side(host: Host, tools: Path) -> None:

@@ -52,7 +52,7 @@ def seen(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.fixture
 def old(tmp_path: Path) -> Iterator[Callable[..., sqlite3.Connection]]:
-    """A connection to an old database of that journal mode, with a few rows, as the old service has it open."""
+    """A connection to a source database of that journal mode, with a few rows, as the old service has it open."""
     (tmp_path / "db").mkdir()
     opened: list[sqlite3.Connection] = []
 
@@ -142,7 +142,7 @@ class Writer:
 
 @pytest.fixture
 def writer(old: Callable[..., sqlite3.Connection], tmp_path: Path) -> Iterator[Callable[[str], Writer]]:
-    """Starts the old service on an old database of that journal mode."""
+    """Starts the old service on a source database of that journal mode."""
     running: list[Writer] = []
 
     def start(mode: str) -> Writer:
@@ -545,7 +545,7 @@ def test_report_lists_rows_files_and_findings() -> None:
     assert "    and 5 more" in text
     assert "projects/3.sb3 (projects 3)" in text
     assert "projects/2.sb3 (projects 2): no zip" in text
-    assert "It needs about 12 MB on this host's disk, and 42 s" in text
+    assert "The import needs about 12 MB of this host's disk. Its first run takes about 42 s" in text
 
 
 def test_finish_needs_an_import_from_the_same_source(
@@ -692,12 +692,12 @@ def test_interrupted_migrations_lose_no_save(settings: TransferSettings, world: 
 def test_resumed_migration_says_since_when_with_the_zone(
     settings: TransferSettings, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """To PostgreSQL and back: which engine has had all rows since then, as a person reads a time."""
+    """To PostgreSQL and back: which engine has the complete database, as a person reads a time."""
     moment = r"20\d\d-\d\d-\d\d \d\d:\d\d UTC; the migration continues from there"
     for verb, name in ((engine_migration.to_postgres, "PostgreSQL"), (engine_migration.to_sqlite, "SQLite")):
         verb(settings, None, None, "r1")
         verb(settings, None, None, "r1")
-        assert re.search(f"{name} has had all rows since {moment}", capsys.readouterr().out)
+        assert re.search(f"{name} has the complete database since {moment}", capsys.readouterr().out)
 
 
 def test_refusal_of_the_application_is_passed_on_whole(settings: TransferSettings) -> None:

@@ -1,4 +1,4 @@
-"""The class as load: contents, ledger, percentiles, refusals; then the command scripts/classroom."""
+"""The class as load: contents, save record, percentiles, refusals; then the command scripts/classroom."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from scratch4school_lab.classroom import target
 from scratch4school_lab.classroom.browser import connect
 from scratch4school_lab.classroom.class_run import ClassFailed
 from scratch4school_lab.classroom.contents import MARK_BYTES, Contents, asset_form, read_mark
-from scratch4school_lab.classroom.ledger import Ledger, Project, Promise, Save
 from scratch4school_lab.classroom.readback import side_by_side
 from scratch4school_lab.classroom.records import Failure, Records, percentile
+from scratch4school_lab.classroom.save_record import Project, Promise, Save, SaveRecord
 from scratch4school_lab.classroom.target import TargetError
 from scratch4school_lab.commands import classroom as cli
 from scratch4school_lab.hosts import plan as lab
@@ -83,138 +83,138 @@ class TestContents:
         assert CONTENTS.asset("a") in asset_form(CONTENTS.asset("a"))
 
 
-class TestLedger:
+class TestSaveRecord:
     """One rule for all devices: an acknowledged save owns its version, and one in doubt may be stored or not."""
 
-    def created(self, ledger: Ledger) -> Project:
-        save = ledger.send_create("ada", "Cat", "sha-1")
-        ledger.acknowledge_create(save, 1, 1)
+    def created(self, save_record: SaveRecord) -> Project:
+        save = save_record.send_create("ada", "Cat", "sha-1")
+        save_record.acknowledge_create(save, 1, 1)
         return save.project
 
     def acknowledged(
-        self, ledger: Ledger, project: Project, sha256: str, version: int, base: int | None = None
+        self, save_record: SaveRecord, project: Project, sha256: str, version: int, base: int | None = None
     ) -> Save:
-        save = ledger.send(project, sha256, base)
-        ledger.acknowledge(save, version)
+        save = save_record.send(project, sha256, base)
+        save_record.acknowledge(save, version)
         return save
 
     def test_saves_in_order_break_no_promise(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        self.acknowledged(ledger, project, "sha-2", 2)
-        self.acknowledged(ledger, project, "sha-3", 3, base=2)
-        ledger.read_finally(project, 3, "sha-3", b"")
-        assert ledger.breaches == []
-        assert ledger.acknowledged == 3
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        self.acknowledged(save_record, project, "sha-2", 2)
+        self.acknowledged(save_record, project, "sha-3", 3, base=2)
+        save_record.read_finally(project, 3, "sha-3", b"")
+        assert save_record.breaches == []
+        assert save_record.acknowledged == 3
 
     def test_version_acknowledged_twice_is_lost_save(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        first, second = ledger.send(project, "sha-2", None), ledger.send(project, "sha-3", None)
-        ledger.acknowledge(first, 2)
-        ledger.acknowledge(second, 2)
-        assert ledger.count(Promise.LOST) == 1
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        first, second = save_record.send(project, "sha-2", None), save_record.send(project, "sha-3", None)
+        save_record.acknowledge(first, 2)
+        save_record.acknowledge(second, 2)
+        assert save_record.count(Promise.LOST) == 1
 
     def test_version_that_does_not_grow_is_lost_save(self) -> None:
         """As after a restore of the database during the run."""
-        ledger = Ledger()
-        project = self.created(ledger)
-        self.acknowledged(ledger, project, "sha-2", 5)
-        self.acknowledged(ledger, project, "sha-3", 4)
-        assert ledger.count(Promise.LOST) == 1
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        self.acknowledged(save_record, project, "sha-2", 5)
+        self.acknowledged(save_record, project, "sha-3", 4)
+        assert save_record.count(Promise.LOST) == 1
 
     def test_version_that_is_not_base_plus_one_is_lost_save(self) -> None:
-        ledger = Ledger()
-        self.acknowledged(ledger, self.created(ledger), "sha-2", 3, base=1)
-        assert ledger.count(Promise.LOST) == 1
+        save_record = SaveRecord()
+        self.acknowledged(save_record, self.created(save_record), "sha-2", 3, base=1)
+        assert save_record.count(Promise.LOST) == 1
 
     def test_too_few_versions_at_end_are_lost_saves(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        self.acknowledged(ledger, project, "sha-2", 2)
-        ledger.read_finally(project, 1, "sha-1", b"")
-        assert ledger.count(Promise.LOST) > 0
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        self.acknowledged(save_record, project, "sha-2", 2)
+        save_record.read_finally(project, 1, "sha-1", b"")
+        assert save_record.count(Promise.LOST) > 0
 
     @pytest.mark.parametrize(("version", "sha256"), [(2, "sha-2"), (3, "sha-3")])
     def test_save_in_doubt_may_be_stored_or_not(self, version: int, sha256: str) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        self.acknowledged(ledger, project, "sha-2", 2)
-        ledger.doubt(ledger.send(project, "sha-3", 2))
-        ledger.read_finally(project, version, sha256, b"")
-        assert ledger.breaches == []
-        assert ledger.in_doubt == (1 if version == 2 else 0)
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        self.acknowledged(save_record, project, "sha-2", 2)
+        save_record.doubt(save_record.send(project, "sha-3", 2))
+        save_record.read_finally(project, version, sha256, b"")
+        assert save_record.breaches == []
+        assert save_record.in_doubt == (1 if version == 2 else 0)
 
     def test_save_in_doubt_may_come_before_later_save(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        ledger.doubt(ledger.send(project, "sha-2", None))
-        self.acknowledged(ledger, project, "sha-3", 3)
-        ledger.read_finally(project, 3, "sha-3", b"")
-        assert ledger.breaches == []
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        save_record.doubt(save_record.send(project, "sha-2", None))
+        self.acknowledged(save_record, project, "sha-3", 3)
+        save_record.read_finally(project, 3, "sha-3", b"")
+        assert save_record.breaches == []
 
     def test_save_in_doubt_stored_twice_is_duplicate(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        ledger.doubt(ledger.send(project, "sha-2", None))
-        ledger.read_finally(project, 3, "sha-2", b"")
-        assert ledger.count(Promise.DUPLICATE) == 1
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        save_record.doubt(save_record.send(project, "sha-2", None))
+        save_record.read_finally(project, 3, "sha-2", b"")
+        assert save_record.count(Promise.DUPLICATE) == 1
 
     def test_save_in_doubt_above_its_base_is_lost_save(self) -> None:
         """It names base 1, so it must not overwrite version 2."""
-        ledger = Ledger()
-        project = self.created(ledger)
-        ledger.doubt(ledger.send(project, "sha-2", 1))
-        self.acknowledged(ledger, project, "sha-3", 2)
-        ledger.read(project, 2, 3, "sha-2", b"")
-        assert ledger.count(Promise.LOST) == 1
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        save_record.doubt(save_record.send(project, "sha-2", 1))
+        self.acknowledged(save_record, project, "sha-3", 2)
+        save_record.read(project, 2, 3, "sha-2", b"")
+        assert save_record.count(Promise.LOST) == 1
 
     def test_refused_save_that_is_stored_is_duplicate(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        save = ledger.send(project, "sha-2", 1)
-        ledger.refuse(save)
-        ledger.read(project, 1, 2, "sha-2", b"")
-        assert ledger.count(Promise.DUPLICATE) == 1
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        save = save_record.send(project, "sha-2", 1)
+        save_record.refuse(save)
+        save_record.read(project, 1, 2, "sha-2", b"")
+        assert save_record.count(Promise.DUPLICATE) == 1
 
     def test_save_read_before_its_answer_breaks_no_promise(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        save = ledger.send(project, "sha-2", 1)
-        ledger.read(project, 1, 2, "sha-2", b"")
-        ledger.acknowledge(save, 2)
-        assert ledger.breaches == []
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        save = save_record.send(project, "sha-2", 1)
+        save_record.read(project, 1, 2, "sha-2", b"")
+        save_record.acknowledge(save, 2)
+        assert save_record.breaches == []
 
     def test_copy_of_copy_has_content_of_source(self) -> None:
-        ledger = Ledger()
-        project = self.created(ledger)
-        copies = [ledger.send_copy("bob", project)]
-        ledger.acknowledge_copy(copies[0], 2, "Copy of Cat")
-        copies.append(ledger.send_copy("eve", copies[0]))
-        ledger.acknowledge_copy(copies[1], 3, "Copy of Copy of Cat")
+        save_record = SaveRecord()
+        project = self.created(save_record)
+        copies = [save_record.send_copy("bob", project)]
+        save_record.acknowledge_copy(copies[0], 2, "Copy of Cat")
+        copies.append(save_record.send_copy("eve", copies[0]))
+        save_record.acknowledge_copy(copies[1], 3, "Copy of Copy of Cat")
         for copy in copies:
-            ledger.read_finally(copy, 1, "sha-1", b"")
-        assert ledger.breaches == []
-        ledger.read(copies[1], 1, 1, "sha-of-no-save", b"")
-        assert ledger.count(Promise.TORN) == 1
+            save_record.read_finally(copy, 1, "sha-1", b"")
+        assert save_record.breaches == []
+        save_record.read(copies[1], 1, 1, "sha-of-no-save", b"")
+        assert save_record.count(Promise.TORN) == 1
 
     def test_create_in_doubt_explains_one_project_of_its_title(self) -> None:
-        ledger = Ledger()
-        ledger.doubt(ledger.send_create("ada", "Cat", "sha-1"))
-        ledger.read_list("ada", [(1, "Cat")])
-        assert ledger.breaches == []
-        assert [project.id for project in ledger.alive("ada")] == [1]
-        ledger.read_list("ada", [(1, "Cat"), (2, "Cat")])
-        assert ledger.count(Promise.DUPLICATE) == 1
+        save_record = SaveRecord()
+        save_record.doubt(save_record.send_create("ada", "Cat", "sha-1"))
+        save_record.read_list("ada", [(1, "Cat")])
+        assert save_record.breaches == []
+        assert [project.id for project in save_record.alive("ada")] == [1]
+        save_record.read_list("ada", [(1, "Cat"), (2, "Cat")])
+        assert save_record.count(Promise.DUPLICATE) == 1
 
     def test_earlier_project_that_disappears_is_orphan(self) -> None:
-        ledger = Ledger()
-        ledger.expect_earlier("ada", [1, 2])
-        ledger.read_list("ada", [(1, "Old"), (2, "Older")])
-        assert ledger.breaches == []
-        ledger.read_list("ada", [(2, "Older")])
-        ledger.read_list("ada", [(2, "Older")])
-        assert ledger.count(Promise.ORPHAN) == 1
+        save_record = SaveRecord()
+        save_record.expect_earlier("ada", [1, 2])
+        save_record.read_list("ada", [(1, "Old"), (2, "Older")])
+        assert save_record.breaches == []
+        save_record.read_list("ada", [(2, "Older")])
+        save_record.read_list("ada", [(2, "Older")])
+        assert save_record.count(Promise.ORPHAN) == 1
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.001, 1)])
@@ -388,11 +388,11 @@ class TestCommand:
     def test_run_prints_phases_and_writes_report(self, tmp_path: Path) -> None:
         file = tmp_path / "report.json"
         status, printed = self.run(
-            tmp_path, "--seconds", "1", "--json", str(file), "--ledger", str(tmp_path / "ledger")
+            tmp_path, "--seconds", "1", "--json", str(file), "--save_record", str(tmp_path / "save_record")
         )
         assert status == 0, printed
         assert json.loads(file.read_text())["kept"]
-        assert (tmp_path / "ledger").read_text().count('"acknowledged"') > 0
+        assert (tmp_path / "save_record").read_text().count('"acknowledged"') > 0
         for phase in ("log in: 4 of 4", "prepare: 4 users", "load 1/1 s", "finish", "read back", "delete"):
             assert f"classroom: {phase}" in printed
         assert "\x1b" not in printed

@@ -1,6 +1,6 @@
 """Whole runs of a class against a school with a fault: each column of the report counts its fault, and only that.
 
-A ledger that always reports "nothing lost" proves nothing until it has reported a loss.
+A save record that always reports "nothing lost" proves nothing until it has reported a loss.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ async def until(condition: Callable[[], bool], running: asyncio.Task[Any]) -> No
 
 
 def test_faultless_school_breaks_no_promise() -> None:
-    """Merging and hasty devices, shares, copies and deletions agree with the ledger, and are deleted at the end."""
+    """Merging and hasty devices, shares, copies and deletions agree with the record, and are deleted at the end."""
     summary, school, printed = run_class("", large_share=0.05)
     assert summary["kept"]
     assert summary["promises"] == dict.fromkeys(COLUMNS, 0)
     assert summary["failed"] == 0
     assert summary["conflicts"] > 0
-    assert summary["ledger"]["in_doubt"] == 0
+    assert summary["save_record"]["in_doubt"] == 0
     assert {"create", "copy", "update", "delete", "device save", "hasty save", "download"} <= set(summary["operations"])
     assert school.projects == {}
     assert any(line.startswith("load ") and "requests" in line for line in printed)
@@ -203,11 +203,11 @@ def test_record_has_line_for_every_acknowledged_save(tmp_path: Path) -> None:
     async def run() -> dict[str, Any]:
         async with FakeSchool() as school:
             plan = Plan(school.url, None, seconds=600, max_requests=100, large_share=0, large_megabytes=1)
-            with (tmp_path / "ledger").open("w") as record:
+            with (tmp_path / "save_record").open("w") as record:
                 return report.as_json(await ClassRun(plan, {"ada": "ada"}, lambda line: None, record).run(), False)
 
     summary = asyncio.run(run())
-    lines = [json.loads(line) for line in (tmp_path / "ledger").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tmp_path / "save_record").read_text().splitlines()]
     saved = [line for line in lines if line["event"] == "acknowledged"]
-    assert len(saved) == summary["ledger"]["acknowledged_saves"] > 0
+    assert len(saved) == summary["save_record"]["acknowledged_saves"] > 0
     assert all(len(line["sha256"]) == 64 and line["version"] > 0 and line["project"] > 0 for line in saved)

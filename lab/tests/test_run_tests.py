@@ -188,7 +188,7 @@ class TestLab:
             pass
         assert commands == ["scripts/lab up", "scripts/lab down"]
 
-    def test_lab_that_existed_before_stays(self, commands: list[str]) -> None:
+    def test_existing_lab_is_not_removed(self, commands: list[str]) -> None:
         with run_tests.lab(None, was_there=True):
             pass
         assert commands == ["scripts/lab up"]

@@ -125,7 +125,7 @@ class TestPreparation:
         monkeypatch.setattr(containers, "describe_all", lambda: {host.name: kind for host in plan.hosts(3)})
         monkeypatch.setattr(preparation, "is_deployed", lambda _host: False)
         monkeypatch.setattr(preparation, "http_status", lambda _host: 200)
-        monkeypatch.setattr(preparation, "deploy", lambda host: made.append(f"deploy {host.number}"))
+        monkeypatch.setattr(preparation, "deploy", lambda host, *_: made.append(f"deploy {host.number}"))
         monkeypatch.setattr(preparation, "lab", lambda *arguments: made.append(" ".join(arguments)))
         return made
 

@@ -45,9 +45,6 @@ author:
   - The Scratch4School deployment project
 """
 
-# Playbooks that keep the live release until they activate one; a restore or an import turns maintenance mode on.
-SWITCH_LATER = ("deploy", "migrate", "provision", "restart", "rollback", "sweep")
-
 # A task that takes at least this many seconds is printed with its duration.
 LONG_SECONDS = 2.0
 # Characters that are printed of the first line of a failure that is rescued.
@@ -165,8 +162,8 @@ def interrupted(changes: Mapping[str, Change]) -> list[str]:
             live = (
                 "The new release is live and not verified."
                 if change.phase == "verify"
-                else "No release was switched."
-                if change.phase == "begin" and change.verb in SWITCH_LATER
+                else "No release was switched; status.yml shows what is live."
+                if change.phase == "begin"
                 else "The new release is live and verified."
                 if change.phase == "standby"
                 else "status.yml shows what is live."

@@ -18,9 +18,9 @@ def dead_run(lock: Mapping[str, Any] | None) -> str:
     return str(lock["run"]) if lock and locking.is_owner_dead(lock) else ""
 
 
-def half_finished(log: str, target: str | None = None) -> str:
-    """`audit_log | half_finished('3f2a…')` → the refusal of another release over an unfinished one, or ''."""
-    return audit_log.half_finished(log, target)
+def interrupted_refusal(log: str, target: str | None = None) -> str:
+    """`audit_log | interrupted_refusal('3f2a…')` → the refusal of another release over an unfinished one, or ''."""
+    return audit_log.interrupted_refusal(log, target)
 
 
 def never_live(log: str, host: str) -> str:
@@ -99,7 +99,7 @@ class FilterModule:
         """Name the filters of this file."""
         return {
             "dead_run": dead_run,
-            "half_finished": half_finished,
+            "interrupted_refusal": interrupted_refusal,
             "never_live": never_live,
             "readable_moment": readable_moment,
             "cause_of": cause_of,

@@ -35,7 +35,7 @@ options:
     description: What is done, such as C(deploy).
     type: str
   reason:
-    description: Why, in the operator's words or the error's.
+    description: Why, in the sysadmin's words or the error's.
     type: str
     default: ""
   release:
@@ -49,13 +49,13 @@ options:
     type: str
     choices: [done, failed, broken]
   owner:
-    description: What the lookup C(lock_owner) says of the process that asks.
+    description: Result of the lookup C(lock_owner), the owner of the lock.
     type: dict
   dead_run:
     description: The run whose owner is known to be dead.
     type: str
   stale_seconds:
-    description: Seconds without a heartbeat after which a lock may be taken over.
+    description: Seconds without a heartbeat after which another change may take this lock over.
     type: float
     default: 1800
 attributes:
@@ -82,7 +82,7 @@ lock:
   returned: success
   type: dict
 message:
-  description: A text for the operator, such as that a lock was taken over; may be empty.
+  description: A text for the sysadmin, such as that a lock was taken over; may be empty.
   returned: success
   type: str
 audit_log:
@@ -125,13 +125,13 @@ def main() -> None:
 def _read(module: AnsibleModule) -> dict[str, object]:
     params = module.params
     lock = locking.read_lock(params["path"])
-    if params["state"] == "begin" and lock and not locking.why_stale(lock, params["dead_run"], params["stale_seconds"]):
+    if params["state"] == "begin" and lock and not locking.why_stale(lock, params["dead_run"]):
         raise OperatorError(locking.refusal(lock))
     return {"message": "", "audit_log": audit_log.read(params["path"])}
 
 
 def _act(module: AnsibleModule) -> dict[str, object]:
-    """Lock and audit log are about a change and are none themselves, but for a lock that is broken."""
+    """Change the lock and the audit log; only a lock that is removed is reported as changed."""
     params = module.params
     folder, message = params["path"], ""
     if params["state"] == "begin":

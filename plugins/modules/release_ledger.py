@@ -44,7 +44,7 @@ options:
     type: str
     choices: [activated, verified, failed, reverted]
   reason:
-    description: Why, in the operator's words or the error's.
+    description: Why, in the sysadmin's words or the error's.
     type: str
   slot:
     description: The slot it was started in.

@@ -36,5 +36,5 @@ def test_class_of_hundred_breaks_no_promise(engine: str, deployed: Host, sqlite_
     assert outcome["promises"] == {"lost": 0, "torn": 0, "duplicates": 0, "orphans": 0}
     assert (outcome["failed"], outcome["unread"]) == (0, [])
     # There were enough saves, and collisions among them.
-    assert outcome["ledger"]["acknowledged_saves"] > 5 * PUPILS
+    assert outcome["save_record"]["acknowledged_saves"] > 5 * PUPILS
     assert outcome["conflicts"] > 0

@@ -83,7 +83,7 @@ def test_sqlite_installation_is_imported_and_used(bare_host: Host, login: Login,
     installation = in_sqlite(prepare_host(bare_host))
     looked = succeed(adopt(installation, "inspect"))
     for text in (
-        "The old database is the original's, before its fix.",
+        "The source database is the original's, before its fix.",
         "60 users",
         "140 projects",
         "projects/93_2abf38ef-6e0b-43a1-a550-d6c241f23bf4.sb3 (projects 93)",

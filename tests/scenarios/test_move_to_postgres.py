@@ -123,7 +123,7 @@ def test_migration_with_broken_release_is_reverted(school: Host, login: Login) -
     assert play_with(school, "sqlite", "deploy.yml").status == 0
     pupil = login("pupil38", school)
     project = create(pupil, school, "Umzug", 1)
-    broken = ("-e", "step=move", "-e", "app_oidc_issuer=nowhere", "-e", "release_ready_seconds=10")
+    broken = ("-e", "step=move", "-e", "app_oidc_issuer=nowhere")
     run = play_with(school, "postgres", "move-to-postgres.yml", *broken)
     assert run.status == 2
     assert "stays live" in run.one_line

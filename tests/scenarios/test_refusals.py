@@ -59,7 +59,7 @@ WRONG_SETTINGS: list[tuple[dict[str, object], str]] = [
     ({"images_base_source": "internet"}, "images_base_source is “internet”; write auto or registry or bootstrap."),
     ({"pgbouncer_pool_size": 100, **POSTGRES}, "max_connections"),
     ({"pgbouncer_query_wait_timeout": 5, **POSTGRES}, "pgbouncer_query_wait_timeout is 5; write at least 15"),
-    ({"proxy_tls_certificate": "/nowhere/school.crt"}, "there is no such file on this machine"),
+    ({"proxy_tls_certificate": "/nowhere/school.crt"}, "there is no such file on the control node"),
     ({"relase": "0123456789ab"}, "relase is no setting of Scratch4School. Did you mean release?"),
     ({"release_confirm_seconds": 30}, "would revert before the run could confirm the release"),
     ({"release_keep": "many"}, "release_keep is “many”; write a whole number, such as 5."),

@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
         ({"msg": "It is full.\nReally."}, "x", "It is full."),
         ({"msg": "non-zero return code", "stderr": "\nNo room.\n"}, "x", "No room."),
         ({"msg": "non-zero return code", "stderr": ""}, "x", "non-zero return code"),
-        ({"msg": ""}, "release : _enter | Start it", "release : _enter | Start it"),
+        ({"msg": ""}, "release : _start_new | Start the release", "release : _start_new | Start the release"),
         ({}, "", "Another host failed."),
     ],
 )

@@ -356,7 +356,7 @@ def test_changed_file_in_a_subfolder_changes_its_fact(tmp_path: Path, etc: Path)
     assert before["file /etc/proxy/conf.d"]
 
 
-def test_folder_named_as_place_and_as_content_is_one_fact(tmp_path: Path, etc: Path) -> None:
+def test_folder_listed_as_place_and_as_content_is_one_fact(tmp_path: Path, etc: Path) -> None:
     """A file that is named as a place besides is still seen when its content changes."""
     managed = {"contents": ["/etc/proxy"], "places": ["/etc/proxy", "/etc/proxy/nginx.conf"]}
     before = observer(tmp_path).facts(managed)

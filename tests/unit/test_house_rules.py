@@ -380,7 +380,9 @@ def test_pattern_of_two_words_matches_every_separator(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["PRAGMA journal_mode = DELETE", "main.db-journal", "USER nobody", "command.stamp(x)"])
-def test_name_of_a_third_party_is_no_word_of_ours(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_of_a_third_party_is_not_a_replaced_word(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the exact names; the words themselves are still found."""
     monkeypatch.setattr("test_house_rules.ROOT", tmp_path)
     file = tmp_path / "file"

@@ -88,7 +88,7 @@ def test_repository_of_a_known_kind_is_accepted(repository: str) -> None:
 
 
 @pytest.mark.parametrize("repository", ["???", "nas/backups", "ftp://nas/backups", "sftp:", "local:/srv", 5])
-def test_repository_that_is_none_is_refused(repository: object) -> None:
+def test_invalid_repository_is_refused(repository: object) -> None:
     """With all three ways to write one."""
     (said,) = of_settings(backup_repository=repository)
     assert said.startswith("backup_repository is ")
@@ -390,7 +390,7 @@ def test_other_backup_while_a_restore_is_interrupted_is_refused() -> None:
     assert re.search(r"-e backup=99 -e confirm=99\), or undo it with -e undo=true\.$", said)
 
 
-def test_refusal_of_the_program_on_the_host_stands() -> None:
+def test_refusal_of_the_program_on_the_host_is_passed_on() -> None:
     """It knows the backup."""
     assert backup.restore_refusal({**FACTS, "refusal": "Too old."}, FACTS["school"], False) == "Too old."
 

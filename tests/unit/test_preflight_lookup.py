@@ -344,7 +344,7 @@ def test_secret_of_the_inventory_is_checked_and_not_generated(inventory: Invento
 
 def test_sqlite_generates_no_password_of_postgresql(inventory: Inventory) -> None:
     """The rules read only the settings that they check."""
-    assert inventory.refused(database_engine="sqlite", host_judged_roles=["app", "database", "backup"]) == []
+    assert inventory.refused(database_engine="sqlite", host_preflight_roles=["app", "database", "backup"]) == []
     assert inventory.made() == ["app_secret_key", "backup_password"]
 
 
@@ -355,7 +355,7 @@ def judged(inventory: Inventory, want: str, survey: dict[str, Any] | None = None
     """The lookup's result for a host with this survey."""
     given = {"host_survey": {**SURVEY, **(survey or {})}, "images_build_mb": 0, "release_target": "new", **settings}
     variables = inventory.variables(given)
-    return inventory.lookup("preflight", variables, *inventory.value("host_judged_roles", variables), want=want)
+    return inventory.lookup("preflight", variables, *inventory.value("host_preflight_roles", variables), want=want)
 
 
 def test_suitable_host_is_accepted_by_all_roles(inventory: Inventory) -> None:

@@ -33,7 +33,8 @@ def test_missing_file_is_refused_with_its_setting(tmp_path: Path) -> None:
     """The message names the setting, and says that the control node is meant."""
     crt, key = make(tmp_path)
     assert refusal("/nowhere/school.crt", key) == (
-        "proxy_tls_certificate names /nowhere/school.crt, and there is no such file on this machine. Correct the path."
+        "proxy_tls_certificate names /nowhere/school.crt, and there is no such file on the control node. "
+        "Correct the path."
     )
     assert refusal(crt, "/nowhere/school.key").startswith(
         "proxy_tls_key names /nowhere/school.key, and there is no such"

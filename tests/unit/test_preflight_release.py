@@ -12,7 +12,7 @@ from preflight import release
 @pytest.mark.parametrize(
     ("confirm", "observe", "least"), [(0, 20, 0), (80, 20, 0), (79, 20, 80), (1, 20, 80), (600, 541, 601), (-1, 20, 0)]
 )
-def test_short_confirmation_is_refused_with_the_least(confirm: int, observe: int, least: int) -> None:
+def test_short_confirmation_is_refused_with_the_minimum(confirm: int, observe: int, least: int) -> None:
     """0 is never; a negative number is refused by its bound."""
     said = list(release.confirm_seconds({"release_confirm_seconds": confirm, "release_observe_seconds": observe}))
     assert bool(said) is bool(least)

@@ -269,7 +269,7 @@ def test_secret_is_never_shown(name: str) -> None:
     ids=str,
 )
 def test_password_in_an_address_is_never_shown(value: object) -> None:
-    """A proxy, a mirror and an old database are named by an address that may hold one; the rest of it is shown."""
+    """A proxy, a mirror and a source database are named by an address that may hold one; the rest of it is shown."""
     shown = settings.shown("images_http_proxy", value)
     assert "hunter2" not in shown
     assert "hun@" not in shown

@@ -166,8 +166,7 @@ def test_interrupted_change_has_phase_lock_and_next_command(verb: str, phase: st
         "other": "status.yml shows what is live.",
         "activate": "status.yml shows what is live.",
         "migrate": "status.yml shows what is live.",
-        # A restore or an import turns maintenance mode on.
-        "begin": "No release was switched." if verb != "restore" else "status.yml shows what is live.",
+        "begin": "No release was switched; status.yml shows what is live.",
     }
     assert line.endswith(live[phase])
 

@@ -62,7 +62,7 @@ def test_ssh_problem_says_what_to_type(
         assert part in advice
 
 
-def test_ssh_problem_without_a_user_names_none(filters: dict[str, Callable[..., Any]]) -> None:
+def test_ssh_problem_without_a_user_has_no_user_name(filters: dict[str, Callable[..., Any]]) -> None:
     """Where the inventory names no user, SSH's own is meant."""
     assert "`ssh server`" in filters["ssh_problem"]("Host key verification failed", "", "server")
     assert "<user> ALL=(ALL)" in filters["ssh_problem"]("Missing sudo password", "", "server")

@@ -103,7 +103,7 @@ def test_moment_of_a_file_becomes_readable(
         (locking.refusal(LOCK), "since 2026-11-28 16:50 UTC is changing this host now"),
         (locking.refusal(LOCK), "last heartbeat at 2026-11-28 16:51 UTC"),
         (
-            audit_log.half_finished(AUDIT_LOG, "bbb"),
+            audit_log.interrupted_refusal(AUDIT_LOG, "bbb"),
             "by anna@desk, begun at 2026-11-28 16:50 UTC, stopped in its phase",
         ),
         (
@@ -112,7 +112,7 @@ def test_moment_of_a_file_becomes_readable(
         ),
         (report._span({"failures": FAILURES}, "502"), ", 2026-11-28 12:50:01.250 UTC to 2026-11-28 12:51:01.500 UTC, "),
     ],
-    ids=["describe", "refusal", "heartbeat", "half finished", "last change", "classroom"],
+    ids=["describe", "refusal", "heartbeat", "interrupted change", "last change", "classroom"],
 )
 def test_message_for_the_sysadmin_has_the_zone(text: str, part: str) -> None:
     """About locks, about the audit log, and about failed requests of a class."""

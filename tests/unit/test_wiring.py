@@ -126,11 +126,11 @@ def test_containers_of_roles_start_and_stop_with_the_unit() -> None:
     assert containers - {"scratch4school-proxy", "scratch4school-app-{{ app_slot }}"} == set(dependencies)
 
 
-def test_roles_with_preflight_rules_are_host_judged_roles() -> None:
+def test_roles_with_preflight_rules_are_host_preflight_roles() -> None:
     """The rules of another role would never run; its bounds always apply."""
     kinds = ("settings_rules", "host_rules", "host_warnings", "questions")
     judging = {role for role, rules in preflight.ROLES.items() if any(getattr(rules, kind) for kind in kinds)}
-    assert judging == words_of_list(GROUP_VARS / "host.yml", "host_judged_roles")
+    assert judging == words_of_list(GROUP_VARS / "host.yml", "host_preflight_roles")
 
 
 # ---- an image

@@ -18,8 +18,6 @@ from .times import now, readable
 
 FILE = "audit.jsonl"
 
-# Verbs that change nothing, so an interruption leaves nothing unfinished.
-READ_ONLY_VERBS = ("status", "verify", "unlock")
 # Phases of a change that another change may have written.
 FOREIGN_PHASES = ("lost", "end")
 
@@ -77,7 +75,7 @@ def runs(text: str) -> list[Run]:
     return list(found.values())
 
 
-def half_finished(text: str, target: str | None) -> str:
+def interrupted_refusal(text: str, target: str | None) -> str:
     """The refusal of a release while a change to another release is unfinished; '' when there is none.
 
     :param text: the text of the log.
@@ -99,9 +97,10 @@ def never_live(text: str, host: str) -> str:
 
     :param text: the text of the log.
     """
-    last = next((run for run in reversed(runs(text)) if run.verb not in READ_ONLY_VERBS), None)
-    if last is None:
+    found = runs(text)
+    if not found:
         return f"Nothing is deployed on {host}; run deploy.yml first."
+    last = found[-1]
     begun = f"No release is live on {host} yet: the {last.verb} by {last.by}, begun at {readable(last.at)},"
     if last.outcome == "failed":
         reason = (last.reason or "").rstrip(".")

@@ -16,7 +16,6 @@ from .pooler import RESUME_AFTER_SECONDS
 from .settings import FOLDER
 from .slots.component_restart import NAMES as COMPONENTS
 from .slots.state import NAMES as SLOTS
-from .slots.switching import READY_SECONDS
 
 NAME = "scratch4schoolctl"
 KINDS = ("manual", "nightly", "migration", "safety")
@@ -32,7 +31,9 @@ Exit status:
   3    another change has the host's lock; `{NAME} lock show` says which
   130  interrupted
 
-Each group and each command explains itself: `{NAME} backup --help`, `{NAME} backup create --help`.
+Example:  sudo {NAME} status
+
+Each group and each command has examples: `{NAME} backup --help`, `{NAME} backup create --help`.
 """
 
 
@@ -104,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--dead-run", default="", metavar="RUN", help="the change whose process is known to be dead")
     _slots(group("slots", "slots", "activate, drain, revert and restart the application's slots"))
     _others(group, commands)
-    _backup(group("backup", "backup", "make, list, check and remove backups"))
+    _backup(group("backup", "backup", "create, list, check and remove backups"))
     _restore(group("restore", "backup", "restore a backup, in the steps of restore.yml"))
     _data(group, commands)
     return top
@@ -154,8 +155,7 @@ def _slots(group: Group) -> None:
     activate.add_argument(
         "--ready-seconds",
         type=float,
-        default=READY_SECONDS,
-        help=f"how long the slot may take to become ready (default: {READY_SECONDS:g})",
+        help="how long the slot may take to become ready (default: release_ready_seconds)",
     )
     activate.add_argument(
         "--stop-first", action="store_true", help="stop the live slot first, if there is not enough memory for both"
@@ -206,7 +206,7 @@ def _others(group: Any, commands: Any) -> None:
     lock = group("lock", "lock", "show and release the host's lock")
     _json(lock.add("show", "show", "Print which change has the lock"))
     release = lock.add(
-        "release", "release", "Take the lock from a change that will never end", "--reason 'the notebook was stolen'"
+        "release", "release", "Remove the lock of an interrupted change", "--reason 'the notebook was stolen'"
     )
     release.add_argument("--reason", required=True, help="why, for the audit log")
 
@@ -214,7 +214,7 @@ def _others(group: Any, commands: Any) -> None:
 def _backup(group: Group) -> None:
     change = _long_change()
     create = group.add(
-        "create", "create", "Make a backup, and read it back", "--reason 'before the holidays'", [change]
+        "create", "create", "Create a backup, and read it back", "--reason 'before the holidays'", [change]
     )
     create.add_argument("--kind", choices=KINDS, default="manual", help="why it is made (default: manual)")
     _json(group.add("list", "list_backups", "Print the backups, the newest first"))
@@ -223,7 +223,7 @@ def _backup(group: Group) -> None:
     )
     inspect.add_argument("backup", help="`latest`, or the first digits of its id")
     _json(inspect)
-    group.add("init", "init", "Make the repository, unless there is one that the password opens")
+    group.add("init", "init", "Create the repository, unless there is one that the password opens")
     group.add("prune", "prune", "Remove old backups, by the settings backup_keep_*", parents=[change])
     group.add("check", "check", "Check the repository for damage", parents=[change])
     status = group.add("status", "status", "Print the results of the last backup and drill", "--max-age 30")
@@ -257,11 +257,11 @@ def _data(group: Any, commands: Any) -> None:
     drill.add_argument("--backup", default="latest", help="`latest`, or the first digits of its id (default: latest)")
     imports = group("import", "transfer", "import an existing installation, in the steps of adopt.yml")
     for name, text in (
-        ("inspect", "Report rows, files and faults of the source; read-only"),
-        ("rehearse", "Import the rows into a database that is removed, and compare"),
-        ("run", "Import all rows and files; the old service may go on"),
+        ("inspect", "Report database, files and faults of the source; read-only"),
+        ("rehearse", "Import into a scratch database, compare, and remove it"),
+        ("run", "Import database and files; the old service may go on"),
         ("finish", "Import the final difference, and compare everything"),
-        ("undo", "Remove the imported rows and files"),
+        ("undo", "Remove the imported database and files"),
     ):
         imports.add(name, f"import_{name}", text, parents=[change])
     imports.add("complete", "import_complete", "Record that the imported school is live here")
@@ -270,9 +270,9 @@ def _data(group: Any, commands: Any) -> None:
         "migrate-engine", "transfer", "migrate between SQLite and PostgreSQL, as move-to-postgres.yml does"
     )
     for name, text in (
-        ("rehearse", "Copy the rows into a PostgreSQL that is removed, and compare"),
-        ("to-postgres", "Copy the rows from SQLite to PostgreSQL; maintenance mode stays on"),
-        ("to-sqlite", "Copy the rows from PostgreSQL back to SQLite; maintenance mode stays on"),
+        ("rehearse", "Copy the database into a scratch PostgreSQL, compare, and remove it, and compare"),
+        ("to-postgres", "Copy the database from SQLite to PostgreSQL; maintenance mode stays on"),
+        ("to-sqlite", "Copy the database from PostgreSQL back to SQLite; maintenance mode stays on"),
     ):
         migration.add(name, f"migrate_{name.replace('-', '_')}", text, parents=[change])
     migration.add("complete", "migrate_complete", "Record that the other engine is live and was verified")

@@ -167,7 +167,7 @@ def resolve(history: History, target: str, kept: Iterable[str] | None = None) ->
         resolved, missing = history.current, "No release is live yet, so there is no current one; run deploy.yml first."
     elif target == "previous":
         only = f"; only {history.current} was ever live" if history.current else "; none was live yet"
-        resolved, missing = history.previous, f"There is no previous release to go back to{only}."
+        resolved, missing = history.previous, f"There is no previous release to roll back to{only}."
     else:
         resolved = target if target in available else None
         missing = f"There is no release “{target}” on this host; {_listing(history, available)}"

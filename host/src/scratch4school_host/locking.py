@@ -26,7 +26,7 @@ from .times import now, readable, seconds_since
 LOCK = "lock.json"
 MAINTENANCE = "maintenance.json"
 
-# Longer than the longest phase, the build of an image over a slow line. Each phase renews the heartbeat.
+# Of a change of this program, whose heartbeat is renewed each minute; a playbook passes `lock_stale_minutes`.
 STALE_SECONDS = 30 * 60
 HEARTBEAT_SECONDS = 60.0
 RETRY_SECONDS = 15.0
@@ -96,7 +96,7 @@ def begin(
 
     :param owner: the result of the function `owner` in the process that makes the change.
     :param dead_run: a run whose process has ended, as the caller found on the machine where it ran.
-    :param stale_seconds: how old the heartbeat of another run's lock may be.
+    :param stale_seconds: how old the heartbeat of this lock may become before another change takes the lock over.
     :returns: a message when a stale lock was taken over, else ''.
     :raises LockHeldError: when another change has the lock; the message says which one, since when, and what to do.
     """
@@ -106,7 +106,7 @@ def begin(
         lock = read_lock(folder)
         message = ""
         if lock and lock["run"] != run:
-            why = why_stale(lock, dead_run, stale_seconds)
+            why = why_stale(lock, dead_run)
             if not why:
                 raise LockHeldError(refusal(lock))
             message = f"{describe(lock)} left its lock behind: {why}. It was taken over."
@@ -114,7 +114,8 @@ def begin(
             audit_log.append(folder, lost)
         moment = now("milliseconds")
         about = {"run": run, "verb": verb, "phase": "begin", "release": release, "by": owner["by"], "reason": reason}
-        write_json(folder / LOCK, {**about, **owner, "host": node(), "since": moment, "heartbeat": moment})
+        times = {"since": moment, "heartbeat": moment, "stale_seconds": stale_seconds}
+        write_json(folder / LOCK, {**about, **owner, "host": node(), **times})
         audit_log.append(folder, about)
         return message
 
@@ -189,14 +190,14 @@ def is_owner_dead(lock: Mapping[str, Any] | None) -> bool:
     return started(int(lock["pid"])) != lock["started"]
 
 
-def why_stale(lock: Mapping[str, Any], dead_run: str | None, stale_seconds: float) -> str:
+def why_stale(lock: Mapping[str, Any], dead_run: str | None) -> str:
     """The reason why the lock may be taken over, as a clause; '' when it may not."""
     if lock.get("host") != node():
         return "the server was restarted since"
     if lock["run"] == dead_run or is_owner_dead(lock):
         return f"process {lock['pid']} on {str(lock['node']).partition('/')[0]} no longer exists"
     silent = seconds_since(str(lock.get("heartbeat", "")))
-    if silent > stale_seconds:
+    if silent > lock["stale_seconds"]:
         return f"it had no heartbeat for {int(silent // 60)} minutes"
     return ""
 

@@ -59,6 +59,8 @@ class SlotsSettings(Settings):
     data_directory: str
     # How long draining a slot may take before the slot is stopped with open requests.
     drain_seconds: int
+    # How long a slot, or a restarted component, may take to become ready.
+    ready_seconds: int
 
     file = "slots.json"
     purpose = "the application's slots"

@@ -86,7 +86,7 @@ def _lock(settings: SlotsSettings, dead_run: str) -> dict[str, Any] | None:
     lock = locking.read_lock(settings.change_directory)
     if lock is None:
         return None
-    return {**lock, "interrupted": locking.why_stale(lock, dead_run or None, locking.STALE_SECONDS)}
+    return {**lock, "interrupted": locking.why_stale(lock, dead_run or None)}
 
 
 def _log_end(settings: SlotsSettings) -> str:

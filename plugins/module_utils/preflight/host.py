@@ -50,7 +50,7 @@ def system(settings: Settings, survey: Survey) -> Messages:
 
 @RULES.warns_of_host
 def untested_system(settings: Settings, survey: Survey) -> Messages:
-    """It may work."""
+    """Warn of an untested system."""
     if _name(survey) in settings["__host_systems_untested"]:
         yield (
             f"{settings['inventory_hostname']} runs {_name(survey)}, which is accepted, but this version of "
@@ -108,7 +108,7 @@ def ports(settings: Settings, survey: Survey) -> Messages:
 
 @RULES.refuses_host
 def maintenance(settings: Settings, survey: Survey) -> Messages:
-    """A restore or an import that is half done comes first."""
+    """A change is refused until an interrupted restore or import is completed or undone."""
     if survey["maintenance"] and not is_true(settings["host_allow_maintenance"]):
         yield (
             f"{settings['inventory_hostname']} is in maintenance mode, because {survey['maintenance']['reason']}. Run "

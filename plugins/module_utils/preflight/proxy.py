@@ -88,9 +88,9 @@ def certificate_refusal(certificate: str, key: str, hostname: str, days: int) ->
         try:
             files[setting] = Path(path).expanduser().read_bytes()
         except FileNotFoundError:
-            return f"{setting} names {path}, and there is no such file on this machine. Correct the path."
+            return f"{setting} names {path}, and there is no such file on the control node. Correct the path."
         except OSError as problem:
-            return f"{setting} names {path}, which cannot be read on this machine: {problem.strerror}."
+            return f"{setting} names {path}, which cannot be read on the control node: {problem.strerror}."
     try:
         loaded = x509.load_pem_x509_certificate(files["proxy_tls_certificate"])
     except ValueError:

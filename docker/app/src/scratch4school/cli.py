@@ -99,7 +99,7 @@ def db_upgrade(contract: bool, patience: int) -> int:
 
 
 def import_inspect() -> int:
-    """Print what an old database holds, what is wrong with it, and which files it names, as JSON."""
+    """Print what a source database holds, what is wrong with it, and which files it names, as JSON."""
     from .data_import import data_import
 
     old, _ = config.load_or_exit(config.load_import, os.environ)
@@ -210,10 +210,10 @@ def _parser() -> argparse.ArgumentParser:
     importer = commands.add_parser("import", help="import rows from a database of the original, or of the other engine")
     steps = importer.add_subparsers(required=True, metavar="COMMAND")
     steps.add_parser(
-        "inspect", help="print what the old database holds and what is wrong with it, as JSON"
+        "inspect", help="print what the source database holds and what is wrong with it, as JSON"
     ).set_defaults(run=import_inspect)
     for name, run, text in (
-        ("transfer", import_transfer, "make our rows those of the old database; may be repeated"),
+        ("transfer", import_transfer, "make our rows those of the source database; may be repeated"),
         ("compare", import_compare, "compare both databases, row for row"),
     ):
         step = steps.add_parser(name, help=text)

@@ -26,7 +26,7 @@ LEGACY = Path(__file__).parents[1] / "legacy"
 
 @dataclass
 class Old:
-    """An old database of a test."""
+    """A source database of a test."""
 
     settings: DatabaseSettings
     environment: dict[str, str]
@@ -64,7 +64,7 @@ def old_of(
             subprocess.run([*psql, address], input=script, check=True, stdout=subprocess.DEVNULL)
             url = postgres.url(database)
         environment = database_environment(url, password_file)
-        old = {name.replace("_DATABASE", "_OLD_DATABASE"): value for name, value in environment.items()}
+        old = {name.replace("_DATABASE", "_SOURCE_DATABASE"): value for name, value in environment.items()}
         return Old(config.load_database(environment), old)
 
     yield make
@@ -209,7 +209,7 @@ def test_second_transfer_writes_only_changes(school: Old, new: DatabaseSettings)
     shared = rows(new, "SELECT count(*) FROM project_groups WHERE project_id = 2")[0][0]
     differs = data_import.compare(school.settings, new, False, quietly)
     assert differs.differences == 4 + shared
-    assert {"projects 12 differs in name", "projects 999 is not here", "projects 2 is not in the old database"} < {
+    assert {"projects 12 differs in name", "projects 999 is not here", "projects 2 is not in the source database"} < {
         *differs.named
     }
     moved = data_import.transfer(school.settings, new, False, quietly)
@@ -330,7 +330,7 @@ def test_unknown_schema_is_refused(school: Old, new: DatabaseSettings, statement
     assert rows(new, "SELECT count(*) FROM users") == [(0,)]
 
 
-def test_empty_old_database_is_refused(empty_url: str, password_file: Path) -> None:
+def test_empty_source_database_is_refused(empty_url: str, password_file: Path) -> None:
     """A wrong path or an empty dump would import nothing and look like a success."""
     with pytest.raises(SchemaRefused, match="no table in it"):
         data_import.inspect(config.load_database(database_environment(empty_url, password_file)))
@@ -374,7 +374,7 @@ def test_refusal_of_long_values_names_the_option(ours: Old, new: DatabaseSetting
     said = str(refused.value)
     assert said.startswith("2 values are longer than their column, or contain a NUL, such as projects 7 (name: 101")
     assert "Type -e cut=true at this step and at those after it" in said
-    assert said.endswith("cuts to the column's length and removes the NUL; the old database keeps the full value.")
+    assert said.endswith("cuts to the column's length and removes the NUL; the source database keeps the full value.")
     # The program on the host shows only the last line.
     assert "\n" not in said
     (finding,) = (one for one in data_import.inspect(ours.settings)["findings"] if one["finding"] == "too_long")
@@ -394,7 +394,7 @@ def test_rows_from_elsewhere_are_a_difference(school: Old, new: DatabaseSettings
         )
     engine.dispose()
     found = data_import.compare(school.settings, new, False, quietly)
-    assert found.named == ["project_revisions: 1 rows that did not come from the old database"]
+    assert found.named == ["project_revisions: 1 rows that did not come from the source database"]
 
 
 def test_transfer_into_older_schema_is_refused(school: Old, empty_url: str, password_file: Path) -> None:

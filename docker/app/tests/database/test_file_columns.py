@@ -52,7 +52,7 @@ def test_declared_columns_are_those_whose_values_are_stored_files(
     assert columns_with_files(services) == set(DECLARED)
 
 
-def test_undeclared_columns_are_all_others_that_can_hold_a_path(services: Services) -> None:
+def test_every_undeclared_text_column_is_searched(services: Services) -> None:
     """They come from the database itself, so tables and columns that tables.py does not know are among them."""
 
     def read(connection: Connection) -> set[str]:

@@ -53,7 +53,7 @@ def create(settings: BackupSettings, slots: Slots, containers: Containers, kind:
     _require_room(settings, source, hashes)
     work = empty_folder(settings.work, owner=USER)
     try:
-        with progress.phase("database", f"the rows of this moment, by {settings.engine}"):
+        with progress.phase("database", f"dump of {settings.engine}"):
             version = source.dump(work, progress.tell)
             # The hash is taken first: a dump that is cut off then cannot be read to its end; a later change is found by
             # its hash.
@@ -90,7 +90,7 @@ def create(settings: BackupSettings, slots: Slots, containers: Containers, kind:
             unverified = hashes.unverified(identity, files)
             _verify(repository, containers, settings, summary["snapshot_id"], manifest, unverified, progress)
             progress.sum_up(
-                f"database and {len(unverified):,} files are what was backed up, {len(files):,} files are there"
+                f"database and {len(unverified):,} files are equal to the backup, {len(files):,} files are present"
             )
         snapshot = repository.mark_verified(summary["snapshot_id"])
         hashes.keep(identity)
@@ -132,7 +132,7 @@ def _lacking(contents: Contents, files: Files) -> dict[str, str]:
         if path not in files:
             found[path] = "is missing"
         elif (sha and sha != files[path][1]) or (size is not None and size != files[path][0]):
-            found[path] = "is not what its row says"
+            found[path] = "differs from the size or hash in the database"
     return found
 
 
@@ -174,7 +174,10 @@ def _verify(
         )
     stored = repository.ask("dump", "--no-lock", snapshot, f"/{MANIFEST}", doing="Reading the manifest back")
     if stored != (settings.work / MANIFEST).read_text():
-        raise OperatorError("The manifest in the repository is not the one that was stored; nothing was backed up.")
+        raise OperatorError(
+            "The manifest in the repository is not the one that was stored; nothing was backed up. Run "
+            "backup.yml again."
+        )
     progress.tell("the database")
     _verify_dump(repository, containers, snapshot, manifest)
     read_back(repository, snapshot, unverified, files, settings.work / "back", progress.tell)

@@ -190,7 +190,7 @@ class LiveData:
         self.database.cut_over()
 
     def undo(self, step: str, keep: Callable[[str], None]) -> None:
-        """Go back from a step until the previous sides are live.
+        """Undo the steps from this one until the previous sides are live.
 
         :param step: the last recorded step, any one after `loaded`.
         :param keep: records the next step before its work begins.

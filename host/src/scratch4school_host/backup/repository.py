@@ -242,7 +242,7 @@ class Repository:
                 elif message.get("message_type") == "summary":
                     summary = message
         if not summary.get("snapshot_id"):
-            raise OperatorError("Restic ended without a snapshot; nothing was backed up.")
+            raise OperatorError("Restic ended without a snapshot; nothing was backed up. Run backup.yml again.")
         return summary
 
     def mark_verified(self, snapshot: str) -> str:

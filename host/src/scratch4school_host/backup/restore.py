@@ -77,7 +77,7 @@ def _losses(settings: BackupSettings, containers: Containers, manifest: dict[str
         rows = live.live_rows()
         changed, titles = live.newer(manifest["begun"]) if rows.get("projects") else (0, [])
     except OperatorError as problem:
-        return {"empty": False, "losses": [f"The live rows cannot be read, and all of them are replaced: {problem}"]}
+        return {"empty": False, "losses": [f"The live database cannot be read, and it is replaced: {problem}"]}
     # Without users and files there is nothing to lose.
     empty = not rows.get("users") and not files
     losses = []

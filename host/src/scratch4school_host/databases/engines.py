@@ -262,7 +262,7 @@ def sqlite_contents(file: Path) -> Contents:
 def _opened(file: Path, live: bool = False) -> Iterator[sqlite3.Connection]:
     """Open a SQLite file read-only; `live`: the application may write to it meanwhile."""
     if not file.exists():
-        raise OperatorError(f"There is no {file}.")
+        raise OperatorError(f"There is no {file}; restore a backup, or run deploy.yml.")
     # A live file without a write-ahead log is open in no process, so it is read like a copy.
     is_quiet = not (live and file.with_name(f"{file.name}-wal").exists())
     mode = "immutable=1" if is_quiet else "mode=ro"

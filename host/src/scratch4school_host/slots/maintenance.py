@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import docker, locking, systemd
 from ..progress import say
 from .state import RUNNING, Slots, container
-from .switching import CONFIRM, READY_SECONDS, start_ready
+from .switching import CONFIRM, start_ready
 
 
 def begin(slots: Slots, run: str, reason: str) -> None:
@@ -27,13 +27,13 @@ def begin(slots: Slots, run: str, reason: str) -> None:
 def end(slots: Slots, run: str) -> None:
     """Start the slot that was live before, and wait until it is ready.
 
-    :raises OperatorError: when it does not become ready within READY_SECONDS; maintenance mode stays on.
+    :raises OperatorError: when it does not become ready in time; maintenance mode stays on.
     """
     with slots.exclusively():
         locking.phase(slots.changes, run=run, name="maintenance off")
         slot = slots.live()
         if slot:
-            start_ready(slots, slot, READY_SECONDS)
+            start_ready(slots, slot, slots.ready_seconds)
         locking.end_maintenance(slots.changes)
         live = f"Slot {slot} is live." if slot else "There is no release that could be live."
         say(f"Maintenance mode is off. {live}")

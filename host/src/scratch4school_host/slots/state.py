@@ -54,6 +54,7 @@ class Slots:
         self.releases = Path(settings.ledger).parent
         self.dependencies = settings.dependencies
         self.drain_seconds = settings.drain_seconds
+        self.ready_seconds: float = settings.ready_seconds
 
     def exclusively(self) -> AbstractContextManager[None]:
         """Let one process at a time change the slots, also one whose run has lost the host's lock."""
@@ -81,7 +82,7 @@ class Slots:
         ended = docker.ask("inspect", "--type=container", *map(container, NAMES))
         problems = [line for line in ended.stderr.splitlines() if line.strip() and "no such" not in line.lower()]
         if ended.returncode and problems:
-            raise OperatorError(f"Docker does not say what runs: {problems[-1].strip()}")
+            raise OperatorError(f"`docker inspect` failed: {problems[-1].strip()}. Check `systemctl status docker`.")
         found = {}
         for one in json.loads(ended.stdout or "[]"):
             slot = one["Name"].removeprefix("/scratch4school-app-")

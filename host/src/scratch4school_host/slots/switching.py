@@ -17,8 +17,6 @@ from .state import RUNNING, Slots, container, other
 # After this many restarts by Docker, a container is not waited for any longer.
 HOPELESS_RESTARTS = 3
 POLL_SECONDS = 0.3
-# How long a slot, or a restarted component, may take to become ready.
-READY_SECONDS = 60.0
 # The name of the timer that reverts an activation that was not confirmed in time.
 CONFIRM = "confirm"
 
@@ -47,7 +45,7 @@ def start_ready(slots: Slots, slot: str, seconds: float) -> None:
             say(f"Slot {slot} is ready after {time.monotonic() - began:.1f} s.")
             return
         if slots.container_of(slot).get("restarts", 0) >= HOPELESS_RESTARTS:
-            why = "it ends as soon as it is started"
+            why = "its process exits at once"
             break
         time.sleep(POLL_SECONDS)
     raise OperatorError(
@@ -61,16 +59,18 @@ def activate(
     slot: str,
     run: str,
     *,
-    ready_seconds: float = READY_SECONDS,
+    ready_seconds: float | None = None,
     stop_first: bool = False,
     confirm_seconds: float = 0,
 ) -> None:
     """Start a slot, and switch to it when it is ready. If a step fails, the previous slot is live afterwards.
 
+    :param ready_seconds: how long it may take to become ready; without it, what the settings say.
     :param stop_first: stop the previous slot first, because the host has not enough memory for both.
     :param confirm_seconds: have systemd revert after this time, unless the previous slot was drained; 0 for never.
     :raises OperatorError: when a step failed, with the cause.
     """
+    ready_seconds = ready_seconds or slots.ready_seconds
     previous = slots.live() if slots.live() != slot else ""
     was_live = not previous and slots.container_of(slot).get("state") == "running"
     locking.phase(slots.changes, run=run, name="start")
@@ -124,7 +124,7 @@ def revert(slots: Slots, slot: str, run: str, unconfirmed: bool = False) -> None
     began = time.monotonic()
     failed = other(slot)
     if slots.container_of(slot).get("state") != "running":
-        start_ready(slots, slot, READY_SECONDS)
+        start_ready(slots, slot, slots.ready_seconds)
     moved = slots.live() != slot
     slots.switch_to(slot)
     locking.end_maintenance(slots.changes)

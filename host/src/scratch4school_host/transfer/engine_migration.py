@@ -49,7 +49,8 @@ def to_postgres(settings: TransferSettings, slots: Slots, containers: Containers
     """Copy the rows of SQLite into PostgreSQL, in maintenance mode, which stays on afterwards."""
     begun = _resumed(settings)
     if begun.get("complete") == "postgres":
-        say(f"PostgreSQL has had all rows since {readable(begun['since'])}; the migration continues from there.")
+        since = readable(begun["since"])
+        say(f"PostgreSQL has the complete database since {since}; the migration continues from there.")
         return
     if not begun:
         _refuse_foreign_rows(settings)
@@ -77,7 +78,8 @@ def to_sqlite(settings: TransferSettings, slots: Slots, containers: Containers, 
             "migrate back."
         )
     if begun["complete"] == "sqlite":
-        say(f"SQLite has had all rows since {readable(begun['since'])}; the migration continues from there.")
+        since = readable(begun["since"])
+        say(f"SQLite has the complete database since {since}; the migration continues from there.")
         return
     folder = Path(settings.sqlite_directory)
 

@@ -106,9 +106,7 @@ def import_data(settings: TransferSettings, slots: Slots, containers: Containers
     progress = Progress(4)
     _import(settings, containers, progress)
     _keep(settings, imported=now(), seconds=progress.seconds)
-    say(
-        f"All data is imported ({progress.total:.1f} s). What changes at the source from now on, the last step imports."
-    )
+    say(f"All data is imported ({progress.total:.1f} s). The last step imports later changes of the source.")
 
 
 def finish(settings: TransferSettings, slots: Slots, containers: Containers, run: str) -> None:

@@ -13,7 +13,7 @@ def lines(report: dict[str, Any]) -> list[str]:
     """The lines of the report, from the facts of `importing.inspect`."""
     rows, files = report["rows"], report["files"]
     text = [
-        f"The old database is {rows['shape']}.",
+        f"The source database is {rows['shape']}.",
         "Rows:  " + ", ".join(f"{count:,} {table}" for table, count in rows["rows"].items()),
         f"       {rows['sessions']['live']:,} logins are still valid, {rows['sessions']['expired']:,} have expired",
         f"Files: {files['named']:,} named by rows, {files['there']:,} of them there ({megabytes(files['bytes'])}); "
@@ -25,7 +25,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         table: (count, rows["become"][table]) for table, count in rows["rows"].items() if count != rows["become"][table]
     }
     text += [f"       {table}: {count:,} there, {become:,} imported" for table, (count, become) in changed.items()]
-    text.append("What is wrong with it:" if _is_wrong(report) else "Nothing is wrong with it.")
+    text.append("Problems of the source:" if _is_wrong(report) else "The source has no problems.")
     for one in rows["findings"]:
         text += _finding(one["count"], one["rule"], one["where"])
     missing = [f"{path} ({', '.join(one['by'][:3])})" for path, one in files["missing"].items()]
@@ -39,8 +39,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         text += _finding(len(files["orphans"]), rule, files["orphans"])
     need = report["need"]
     text.append(
-        f"It needs about {megabytes(need['bytes'])} on this host's disk, and {need['seconds']:.0f} s the first time, "
-        "by how fast the old files can be read."
+        f"The import needs about {megabytes(need['bytes'])} of this host's disk. Its first run takes about "
+        f"{need['seconds']:.0f} s, estimated from the speed at which the files can be read."
     )
     return text
 

@@ -103,7 +103,7 @@ def copy_source(place: Scratch) -> SourceDatabase:
 def copy_of_sqlite(settings: TransferSettings, file: Path) -> SourceDatabase:
     """Copy a SQLite database for the application, while another program may write to it."""
     folder = empty_folder(settings.work / "sqlite", owner=APPLICATION_USER)
-    settings.require_room(folder, 2 * file.stat().st_size, "A copy of the old database")
+    settings.require_room(folder, 2 * file.stat().st_size, "A copy of the source database")
     copy = folder / f"{SOURCE}.db"
     copy_sqlite(file, copy)
     if os.geteuid() == 0:
@@ -130,7 +130,7 @@ def _from_address(place: Scratch, address: str) -> SourceDatabase:
     )  # fmt: skip
     ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if ended.returncode:
-        raise OperatorError(f"The old database could not be read: {last_message(ended.stderr)}")
+        raise OperatorError(f"The source database could not be read: {last_message(ended.stderr)}")
     return _from_custom_dump(place, folder / f"{SOURCE}.dump")
 
 
@@ -142,7 +142,7 @@ def _network_of(host: str) -> tuple[str, str]:
     found = docker.run("ps", "--quiet", "--filter", f"label=com.docker.compose.service={host}").stdout.split()
     if len(found) != 1:
         raise OperatorError(
-            f"The old database is on {host}, which this host cannot resolve, and {len(found)} running containers of "
+            f"The source database is on {host}, which this host cannot resolve, and {len(found)} running containers of "
             "Compose have that name. Write its address into adoption_database, or the path of a dump."
         )
     say(f"      {host} is the container {found[0]} here")

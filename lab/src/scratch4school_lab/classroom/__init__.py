@@ -1,1 +1,1 @@
-"""A hundred simulated pupils as load, and the ledger that tells whether a promise was broken."""
+"""A hundred simulated pupils as load, and the save record that tells whether a promise was broken."""

@@ -122,8 +122,8 @@ def connect(url: str, ca: str | None) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
     )
-    # aiohttp repeats a PUT by itself when a kept connection breaks, and the ledger would take the second save for a
-    # fault of the server. There is no public switch.
+    # aiohttp repeats a PUT by itself when a kept connection breaks, and the save record would take the second save for
+    # a fault of the server. There is no public switch.
     session._retry_connection = False
     return session
 

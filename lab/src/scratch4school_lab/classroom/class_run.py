@@ -17,10 +17,10 @@ import aiohttp
 from .browser import Browser, Failed, connect
 from .contents import Contents
 from .devices import HastyDevice, MergingDevice
-from .ledger import Ledger
 from .pupil import Classroom, Pupil
 from .readback import AT_ONCE, ReadBack, side_by_side
 from .records import Records
+from .save_record import SaveRecord
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Plan:
 
 @dataclass
 class Outcome:
-    """The result of a run: requests of the load and of the rest, the ledger, and what could not be read back.
+    """The result of a run: requests of the load and of the rest, the save record, and what could not be read back.
 
     `phases` has the seconds of each phase by name, `began` the epoch's seconds. `in_time` are the requests that ended
     while the load lasted, `cpu_seconds` the CPU time of this program for them. `checks` counts how often everything was
@@ -66,7 +66,7 @@ class Outcome:
 
     plan: Plan
     users: int
-    ledger: Ledger
+    save_record: SaveRecord
     began: float = field(default_factory=time.time)
     load: Records = field(default_factory=Records)
     around: Records = field(default_factory=Records)
@@ -96,11 +96,11 @@ class ClassRun:
         self._pulse = pulse
         self._pupils: list[Pupil] = []
         self._checks: list[asyncio.Task[None]] = []
-        self._outcome = Outcome(plan, len(sessions), Ledger(record))
+        self._outcome = Outcome(plan, len(sessions), SaveRecord(record))
         # Differs from run to run: titles and contents of an earlier run must not pass for those of this one.
         run_id = secrets.token_hex(3)
         contents = Contents(plan.seed, plan.large_megabytes)
-        self._classroom = Classroom(run_id, self._outcome.ledger, contents, plan.large_share, plan.think)
+        self._classroom = Classroom(run_id, self._outcome.save_record, contents, plan.large_share, plan.think)
 
     def stop(self, why: str) -> None:
         """End the load now; everything that was saved is still read back."""
@@ -195,7 +195,7 @@ class ClassRun:
         return tasks
 
     async def _check(self) -> None:
-        reader = ReadBack(self._outcome.ledger, self._pupils, lambda _done, _of: None)
+        reader = ReadBack(self._outcome.save_record, self._pupils, lambda _done, _of: None)
         await reader.contents()
         self._outcome.unread += reader.unread
         self._outcome.checks += 1
@@ -239,13 +239,13 @@ class ClassRun:
                 reported = time.monotonic()
                 self._say(f"read back: {done:,} of {of:,}")
 
-        reader = ReadBack(self._outcome.ledger, pupils, progress)
+        reader = ReadBack(self._outcome.save_record, pupils, progress)
         with self._phase("read back"):
-            self._say(f"read back: {len(self._outcome.ledger.projects):,} projects were created; each is read")
+            self._say(f"read back: {len(self._outcome.save_record.projects):,} projects were created; each is read")
             await reader.everything()
         self._outcome.unread += reader.unread
         # Projects that broke a promise stay, so that they can be examined.
-        if not (self._plan.keep or self._outcome.ledger.breaches or reader.unread):
+        if not (self._plan.keep or self._outcome.save_record.breaches or reader.unread):
             with self._phase("delete"):
                 left = await reader.delete_projects()
                 self._say(f"delete: the projects of this run are deleted{f', except {left}' if left else ''}")

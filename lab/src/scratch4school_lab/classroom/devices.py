@@ -7,8 +7,8 @@ import random
 
 from .browser import Failed
 from .contents import read_mark
-from .ledger import Project
 from .pupil import Classroom, Pupil
+from .save_record import Project
 
 # All devices save at full rounds of one clock; at random moments their saves would seldom collide.
 ROUND_SECONDS = 2.0
@@ -50,7 +50,7 @@ class MergingDevice:
         if not await self._pupil.save("device save", self._project, content, self._base):
             return False
         self._base += 1
-        self._classroom.ledger.acknowledge_increment(self._project, self._name, self._count)
+        self._classroom.save_record.acknowledge_increment(self._project, self._name, self._count)
         return True
 
     async def _merge(self) -> None:

@@ -1,4 +1,4 @@
-"""A pupil: one operation after the other; the ledger checks each answer."""
+"""A pupil: one operation after the other; the save record checks each answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from .browser import Answer, Browser, Failed
 from .contents import MULTIPART, Content, Contents, asset_form
-from .ledger import Ledger, Project, Save
+from .save_record import Project, Save, SaveRecord
 
 # The mix of the original's measurement: 10 % new projects, 35 % saves, 15 % assets, the rest mostly reads.
 WEIGHTS = {
@@ -50,7 +50,7 @@ class Classroom:
     """State that the pupils of one run share; `stop` ends the load. No other run has the same `run`."""
 
     run: str
-    ledger: Ledger
+    save_record: SaveRecord
     contents: Contents
     large_share: float = 0.0
     think: float = 0.0
@@ -73,7 +73,7 @@ class Pupil:
         self.username = ""
         self.groups: list[int] = []
         self._classroom = classroom
-        self._ledger = classroom.ledger
+        self._ledger = classroom.save_record
         self._chance = chance
         self._careful = careful
         self._number = 0
@@ -209,7 +209,7 @@ class Pupil:
             await self.open_project(project)
 
     async def open_project(self, project: Project) -> Answer:
-        """Download a project and let the ledger judge the answer."""
+        """Download a project and let the save record judge the answer."""
         floor = project.newest
         answer = await self.browser.ask("download", "GET", f"/api/projects/{project.id}/download")
         self._ledger.read(project, floor, answer.version, hashlib.sha256(answer.body).hexdigest(), answer.body)

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from .browser import Browser, Failed
 from .devices import counts
-from .ledger import Ledger, Project
 from .pupil import Pupil
+from .save_record import Project, SaveRecord
 
 T = TypeVar("T")
 
@@ -25,9 +25,9 @@ NOT_THERE = (200, 404)
 class ReadBack:
     """Reads back what the pupils saved. `unread` names what could not be read; no promise is judged by it."""
 
-    def __init__(self, ledger: Ledger, pupils: Sequence[Pupil], progress: Callable[[int, int], None]) -> None:
+    def __init__(self, save_record: SaveRecord, pupils: Sequence[Pupil], progress: Callable[[int, int], None]) -> None:
         self.unread: list[str] = []
-        self._ledger = ledger
+        self._ledger = save_record
         self._pupils = {pupil.name: pupil for pupil in pupils}
         self._progress = progress
 
@@ -46,7 +46,7 @@ class ReadBack:
     async def contents(self) -> None:
         """Read every project's content and every asset, during the load.
 
-        Lists are read at the end only: while pupils create and delete, a list need not agree with the ledger.
+        Lists are read at the end only: while pupils create and delete, a list need not agree with the save record.
         """
         projects = [project for name in self._pupils for project in self._ledger.alive(name)]
         browser = next(iter(self._pupils.values())).browser
@@ -110,7 +110,7 @@ class ReadBack:
         browser, floor = self._pupils[project.owner].browser, project.newest
         answer = await browser.ask("download", "GET", f"/api/projects/{project.id}/download", expected=NOT_THERE)
         if answer.status == 404:
-            # Its owner may be deleting it at this moment; the ledger knows.
+            # Its owner may be deleting it at this moment; the save record knows.
             return self._ledger.missing(project)
         self._ledger.read(project, floor, answer.version, hashlib.sha256(answer.body).hexdigest(), answer.body)
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .class_run import Outcome
-from .ledger import Promise
+from .save_record import Promise
 
 MOST_MESSAGES = 10
 
@@ -15,12 +15,12 @@ MOST_MESSAGES = 10
 def is_kept(outcome: Outcome, allow_failures: bool) -> bool:
     """Whether every promise was kept; without `allow_failures` a failed request breaks one."""
     failed = outcome.load.failed and not allow_failures
-    return not (outcome.ledger.breaches or outcome.unread or failed)
+    return not (outcome.save_record.breaches or outcome.unread or failed)
 
 
 def as_json(outcome: Outcome, allow_failures: bool) -> dict[str, Any]:
     """The whole report, for programs; times of failures are seconds since the epoch."""
-    plan, load, ledger = outcome.plan, outcome.load, outcome.ledger
+    plan, load, save_record = outcome.plan, outcome.load, outcome.save_record
     seconds = outcome.phases.get("load", 0.0)
     return {
         "kept": is_kept(outcome, allow_failures),
@@ -37,16 +37,17 @@ def as_json(outcome: Outcome, allow_failures: bool) -> dict[str, Any]:
         "driver_cpu_ms_per_request": round(1000 * outcome.cpu_seconds / max(outcome.in_time, 1), 3),
         "operations": load.summary(),
         "conflicts": load.conflicts,
-        "promises": {promise.value: ledger.count(promise) for promise in Promise},
+        "promises": {promise.value: save_record.count(promise) for promise in Promise},
         "breaches": [
-            {"promise": breach.promise.value, "at": breach.at, "message": breach.message} for breach in ledger.breaches
+            {"promise": breach.promise.value, "at": breach.at, "message": breach.message}
+            for breach in save_record.breaches
         ],
         "unread": outcome.unread,
-        "ledger": {
-            "projects": len(ledger.projects),
-            "acknowledged_saves": ledger.acknowledged,
-            "in_doubt": ledger.in_doubt,
-            "assets": len(ledger.assets),
+        "save_record": {
+            "projects": len(save_record.projects),
+            "acknowledged_saves": save_record.acknowledged,
+            "in_doubt": save_record.in_doubt,
+            "assets": len(save_record.assets),
         },
         "failed": load.failed,
         "failed_by_kind": dict(load.failed_by_kind.most_common()),
@@ -60,14 +61,14 @@ def as_pulse(outcome: Outcome, failures_known: int) -> dict[str, Any]:
 
     `oldest_open` is when the oldest request was sent that is not answered yet, None without one.
     """
-    load, ledger = outcome.load, outcome.ledger
+    load, save_record = outcome.load, outcome.save_record
     return {
         "at": time.time(),
         "requests": load.requests,
         "failed": load.failed,
-        "acknowledged_saves": ledger.acknowledged,
-        "promises": {promise.value: ledger.count(promise) for promise in Promise},
-        "breaches": [breach.message for breach in ledger.breaches],
+        "acknowledged_saves": save_record.acknowledged,
+        "promises": {promise.value: save_record.count(promise) for promise in Promise},
+        "breaches": [breach.message for breach in save_record.breaches],
         "checks": outcome.checks,
         "unread": outcome.unread,
         "failures": load.failures_as_json()[failures_known:],
@@ -106,10 +107,10 @@ def _sum(report: dict[str, Any]) -> str:
 
 
 def _ledger(report: dict[str, Any]) -> str:
-    ledger = report["ledger"]
+    save_record = report["save_record"]
     return (
-        f"{ledger['acknowledged_saves']:,} acknowledged saves of {ledger['projects']:,} projects and "
-        f"{ledger['assets']:,} assets were read back; {ledger['in_doubt']:,} saves stay in doubt"
+        f"{save_record['acknowledged_saves']:,} acknowledged saves of {save_record['projects']:,} projects and "
+        f"{save_record['assets']:,} assets were read back; {save_record['in_doubt']:,} saves stay in doubt"
     )
 
 

@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--seed", type=int, default=1, metavar="N", help="of the choices and bytes; default: 1")
     then = options.add_argument_group("results")
     then.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
-    then.add_argument("--ledger", type=Path, metavar="FILE", help="write a JSON line per acknowledged save")
+    then.add_argument("--save_record", type=Path, metavar="FILE", help="write a JSON line per acknowledged save")
     then.add_argument(
         "--pulse", type=Path, metavar="FILE", help="write the state of the load as a JSON line each second"
     )
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         installation = target.choose(options.inventory, options.host, options.url, options.ca)
         refuse_school(installation, options.i_know)
         accounts = target.accounts(options.sessions or options.accounts, installation.is_lab, options.users)
-        refuse_unwritable(options.json, options.ledger, options.pulse)
+        refuse_unwritable(options.json, options.save_record, options.pulse)
     except target.TargetError as error:
         return fail(error, USAGE)
     try:
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("stopped before anything was saved.", INTERRUPTED)
     with contextlib.ExitStack() as files:
-        record = files.enter_context(options.ledger.open("w")) if options.ledger else None
+        record = files.enter_context(options.save_record.open("w")) if options.save_record else None
         pulse = files.enter_context(options.pulse.open("w")) if options.pulse else None
         return run_class(options, installation, sessions, record, pulse)
 

@@ -30,8 +30,10 @@ EXAMPLE_INVENTORY = ROOT / "inventories" / "example"
 SOURCE = ROOT / "lab" / "src"
 PREPARATION_LOG = STATE / "preparation.log"
 
-# Half of the time is waiting, and a test with a hundred clients uses a core of its own.
+# Two processes leave time for the lab, which starts meanwhile.
 TWO_AT_A_TIME = ("-n", "2", "--dist", "worksteal")
+# The application's tests wait for timers and sockets half of their time.
+THREE_AT_A_TIME = ("-n", "3", "--dist", "worksteal")
 # Each worker has a lab host of its own; tests/scenarios/conftest.py distributes the files.
 HOSTS = 2
 
@@ -194,7 +196,7 @@ def app(result: Result) -> None:
     """Run the application's own tests, in its own environment."""
     provide_postgresql()
     require("scripts/setup", "--app", error="The application's test tools could not be installed.")
-    run_pytest(result, APP / ".venv" / "bin" / "python", "-q", *TWO_AT_A_TIME, folder=APP)
+    run_pytest(result, APP / ".venv" / "bin" / "python", "-q", *THREE_AT_A_TIME, folder=APP)
 
 
 def provide_postgresql() -> None:

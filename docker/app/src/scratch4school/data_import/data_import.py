@@ -1,6 +1,6 @@
-"""The three steps of an import: inspect the old database, transfer its rows, and compare both databases.
+"""The three steps of an import: inspect the source database, transfer its rows, and compare both databases.
 
-The old database is only read. One module, old_rows.py, says what each old row becomes here. So the transfer, a repeated
+The source database is only read. One module, old_rows.py, translates each row. So the transfer, a repeated
 transfer and the comparison cannot disagree.
 """
 
@@ -20,7 +20,7 @@ Say = Callable[[str], None]
 
 
 def inspect(old: DatabaseSettings) -> dict[str, Any]:
-    """Content and faults of the old database, and the files that it names; SchemaRefused if it is unknown."""
+    """Content and faults of the source database, and the files that it names; SchemaRefused if it is unknown."""
     with _opened(old, cuts=False) as rows:
         return old_rows.inspect(rows)
 

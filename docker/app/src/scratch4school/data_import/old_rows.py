@@ -1,4 +1,4 @@
-"""The old database: which one it is, its rows as they will be in ours, and what is wrong with them.
+"""The source database: which one it is, its rows as they will be in ours, and what is wrong with them.
 
 Nothing is lost. An owner of projects who is no user becomes a user, so that a login with that id finds the projects
 again. Values that our tables cannot store are found before anything is written, and reported by their key. The report
@@ -41,7 +41,7 @@ RULES = {
     "as_text": "users whose data is text that holds JSON, as the original's copy program left it; it becomes JSON",
     "broken_json": "users whose data is invalid JSON; it is left out, and their next login stores it again",
     "too_long": "values that are longer than their column, or contain a NUL; imported only with -e cut=true, which "
-    "cuts them to the column's length; the old database keeps the full values",
+    "cuts them to the column's length; the source database keeps the full values",
     "shared_with_no_group": "projects that are marked as shared but name no group; they are imported unchanged",
     "missing_asset": "backpack items whose asset is missing; they are imported unchanged",
 }
@@ -120,7 +120,7 @@ class OldRows:
         }
 
     def next_ids(self) -> dict[str, tuple[str, int]]:
-        """For each table with numbers: its column, and the next number above all that the old database has used."""
+        """For each table with numbers: its column, and the next number above all that the source database has used."""
         found = {}
         for table in self.tables:
             column = table.autoincrement_column
@@ -154,7 +154,7 @@ class OldRows:
         return row
 
     def _used(self, table: str, column: str) -> int:
-        """The highest number that the old database's own counter has used."""
+        """The highest number that the source database's own counter has used."""
         if self.connection.dialect.name == "postgresql":
             sequence = self.connection.scalar(sa.select(sa.func.pg_get_serial_sequence(table, column)))
             if sequence is None:
@@ -297,18 +297,18 @@ def open_old(connection: Connection, cuts: bool = False) -> OldRows:
     revision = schema.current_revision(connection)
     if revision is None:
         if legacy_schema.recognise(connection) is None:
-            raise SchemaRefused("The old database is empty; there is no table in it.")
+            raise SchemaRefused("The source database is empty; there is no table in it.")
         return LegacyRows(connection, cuts)
     if revision != schema.head():
         raise SchemaRefused(
-            f"The old database is one of ours at revision {revision}, and this release is at {schema.head()}; deploy "
-            "this release there first."
+            f"The source database is one of ours at revision {revision}, and this release is at {schema.head()}; "
+            "deploy this release there first."
         )
     return OldRows(connection, cuts)
 
 
 def inspect(old: OldRows) -> dict[str, Any]:
-    """Content and faults of the old database, and the files that its rows name; read-only.
+    """Content and faults of the source database, and the files that its rows name; read-only.
 
     `files` is by path: the rows that name the file, its kind, and its size and hash where a row has them.
     """

@@ -1,4 +1,4 @@
-"""Transferring the rows of an old database into ours, as often as needed, and comparing both row for row.
+"""Transferring the rows of a source database into ours, as often as needed, and comparing both row for row.
 
 Both sides are read in the order of their keys and merged like two sorted lists. So a second transfer writes only the
 changes since the first. A transfer is one transaction: if it is interrupted, it has changed nothing.
@@ -49,7 +49,7 @@ class Comparison:
 
 
 def transfer(old: OldRows, engine: Engine, say: Say) -> dict[str, Transferred]:
-    """Make our rows those of the old database, in one transaction; DoesNotFit before anything is written.
+    """Make our rows those of the source database, in one transaction; DoesNotFit before anything is written.
 
     Rows that are deleted there are deleted here. If the tables accept the changes in no order, as when two groups have
     exchanged their names, all rows are deleted and inserted again.
@@ -63,14 +63,14 @@ def transfer(old: OldRows, engine: Engine, say: Say) -> dict[str, Transferred]:
 
 
 def compare(old: OldRows, engine: Engine, say: Say) -> Comparison:
-    """Compare every row with its old one; tables that the old database does not have must be empty."""
+    """Compare every row with its old one; tables that the source database does not have must be empty."""
     found = Comparison()
     with reading(engine) as ours:
         for table in TABLES:
             if table not in old.tables:
                 left = ours.scalar(sa.select(sa.func.count()).select_from(table)) or 0
                 if left:
-                    _differ(found, f"{table.name}: {left:,} rows that did not come from the old database", left)
+                    _differ(found, f"{table.name}: {left:,} rows that did not come from the source database", left)
                 continue
             with _Progress(table, say) as progress:
                 same = 0
@@ -146,7 +146,7 @@ def _difference(table: sa.Table, there: Row | None, here: Row | None) -> str:
     if here is None:
         return f"{name} is not here"
     if there is None:
-        return f"{name} is not in the old database"
+        return f"{name} is not in the source database"
     columns = [column.name for column in table.columns if there[column.name] != here[column.name]]
     return f"{name} differs in {', '.join(columns)}"
 
@@ -171,7 +171,7 @@ def _require_fitting(old: OldRows) -> None:
         )
         raise DoesNotFit(
             f"{what} {finding['where'][0]}. Nothing was written. Type -e cut=true at this step and at those after it "
-            "(`scratch4school import`: --cut). It cuts to the column's length and removes the NUL; the old database "
+            "(`scratch4school import`: --cut). It cuts to the column's length and removes the NUL; the source database "
             "keeps the full value."
         )
 

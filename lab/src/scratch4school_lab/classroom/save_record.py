@@ -1,4 +1,4 @@
-"""The ledger: which saves were acknowledged, which are in doubt, and whether what is read agrees with them.
+"""The save record: which saves were acknowledged, which are in doubt, and whether what is read agrees with them.
 
 Versions decide. An acknowledged save owns its version. A save whose answer never came, or was an error, is in doubt: it
 may be there or not. One rule therefore holds for a single writer, for devices that merge, and for last write wins.
@@ -61,7 +61,7 @@ class Save:
 
 @dataclass(eq=False)
 class Project:
-    """One project as the ledger knows it; `id` is None until an answer or a list has it.
+    """One project as the save record knows it; `id` is None until an answer or a list has it.
 
     `versions` are the saves that are known to be stored. `source` is the project that a copy was made from; the first
     content of a copy is known only after it was read.
@@ -94,7 +94,7 @@ class Project:
         return f"project {self.id} of {self.owner}"
 
 
-class Ledger:
+class SaveRecord:
     """Keeps what was sent and answered, and judges what is read. Times are seconds since the epoch.
 
     `record`, where given, gets a JSON line for each acknowledged save, copy and deletion, and for each save in doubt.
