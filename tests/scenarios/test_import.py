@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,10 +163,19 @@ def test_dump_and_compose_installation_are_imported(
     assert (idle.status, idle.recap(bare_host)["changed"]) == (0, 0), idle.output[-3000:]
 
 
+@pytest.fixture
+def replaced_school(sqlite_host: Host) -> Iterator[Host]:
+    """The host with SQLite, for an import; afterwards it is deployed again, without the damaged files of the source."""
+    yield prepare_host(sqlite_host)
+    remove_installation(sqlite_host)
+    assert play("deploy.yml", host=sqlite_host).status == 0
+
+
 @pytest.mark.long
-def test_postgres_dump_is_imported_to_sqlite_host(sqlite_host: Host) -> None:
+def test_postgres_dump_is_imported_to_sqlite_host(replaced_school: Host) -> None:
     """Rows of one engine for the other; the server that reads the dump is removed at the end."""
-    installation = as_dump(prepare_host(sqlite_host))
+    sqlite_host = replaced_school
+    installation = as_dump(sqlite_host)
     succeed(adopt(installation, "inspect"))
     succeed(adopt(installation, "rehearse"))
     succeed(adopt(installation, "import"))

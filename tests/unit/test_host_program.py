@@ -97,6 +97,11 @@ def test_each_time_limit_is_longer_than_the_one_before(inventory: Inventory) -> 
     assert app.value("__app_container")["stop_timeout"] >= answer
     drain = Role(inventory, "release").value("__release_program_settings")["drain_seconds"]
     assert drain >= answer
+    assert Role(inventory, "pgbouncer").value("__pgbouncer_container")["stop_timeout"] == request
+    unit = Role(inventory, "release").unit("scratch4school.service.j2")
+    start, stop = (int(re.findall(rf"^Timeout{verb}Sec=(\d+)$", unit, re.M)[0]) for verb in ("Start", "Stop"))
+    ready = Role(inventory, "release").value("__release_program_settings")["ready_seconds"]
+    assert (start > ready + drain, stop > answer + 2 * drain) == (True, True)
     # Where a sysadmin reads the limits.
     example = ROOT / "inventories" / "example" / "group_vars" / "scratch4school" / "settings.yml"
     assert f"# release_drain_seconds: {drain}\n" in example.read_text()
