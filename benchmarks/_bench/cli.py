@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scratch4school_lab.hosts import plan as lab
 
-from . import backups, classroom, floors, growth, migration, revert, school, statements, verbs
+from . import backups, classroom, floors, growth, migration, playbooks, revert, school, statements
 from .host import LAB, BenchmarkFailed, Host, play
 from .results import RESULTS, Results, machine
 
@@ -41,8 +41,10 @@ def _growth(options: argparse.Namespace, host: Host, results: Results) -> None:
     growth.measure(host, results, options.seconds, options.quick)
 
 
-def _verbs(options: argparse.Namespace, _host: Host, results: Results) -> None:
-    verbs.measure(results, options.hosts[:1] if options.quick else options.hosts, 1 if options.quick else options.times)
+def _playbooks(options: argparse.Namespace, _host: Host, results: Results) -> None:
+    playbooks.measure(
+        results, options.hosts[:1] if options.quick else options.hosts, 1 if options.quick else options.times
+    )
 
 
 def _revert(options: argparse.Namespace, host: Host, results: Results) -> None:
@@ -65,7 +67,7 @@ PARTS: dict[str, tuple[str, Part]] = {
         "a thousand to a million projects on both engines, 10 KB to 15 MB, plans of the hottest statements",
         _growth,
     ),
-    "verbs": ("deploy, rollback, restart, backup and drill on one, two and three hosts", _verbs),
+    "playbooks": ("deploy, rollback, restart, backup and drill on one, two and three hosts", _playbooks),
     "revert": ("from a failed verification to the previous release, three times; two seconds are promised", _revert),
     "migration": ("a class beside a migration that a long transaction blocks, against the class alone", _migration),
     "backups": ("backup, drill and restore of 1 GB of rows and 10 GB of files; 20 minutes, 40 GB of disk", _backups),
@@ -84,9 +86,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help="default: all")
     parser.add_argument("--seconds", type=_seconds, default=SECONDS, metavar="T", help="of a class; default: 10")
     parser.add_argument(
-        "--hosts", type=_hosts, default=list(verbs.HOSTS), metavar="N,N", help="of the verbs, at once; default: 1,2,3"
+        "--hosts",
+        type=_hosts,
+        default=list(playbooks.HOSTS),
+        metavar="N,N",
+        help="of the playbooks, at once; default: 1,2,3",
     )
-    parser.add_argument("--times", type=_times, default=verbs.TIMES, metavar="N", help="of each verb; default: 5")
+    parser.add_argument(
+        "--times", type=_times, default=playbooks.TIMES, metavar="N", help="of each playbook; default: 5"
+    )
     parser.add_argument("--quick", action="store_true", help="only show that everything runs; the figures mean nothing")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="default: benchmarks/results/<date>")
     options = parser.parse_args(arguments)

@@ -75,21 +75,21 @@ def growth(rows: Rows, folder: Path) -> None:
     save(figure, folder / "growth.png")
 
 
-def verbs(tables: dict[str, Rows], folder: Path) -> None:
-    """Seconds of each verb, by the number of hosts at once."""
+def playbooks(tables: dict[str, Rows], folder: Path) -> None:
+    """Seconds of each playbook, by the number of hosts at once."""
     figure, axis = plt.subplots(figsize=(9, 4.5))
     width = 0.8 / len(tables)
     for place, (title, rows) in enumerate(sorted(tables.items())):
         at = [number + place * width for number in range(len(rows))]
-        axis.bar(at, [row["median_s"] for row in rows], width, label=f"{title.removeprefix(VERBS)} at once")
-    names = [row["verb"] for row in next(iter(tables.values()))]
+        axis.bar(at, [row["median_s"] for row in rows], width, label=f"{title.removeprefix(PLAYBOOKS)} at once")
+    names = [row["playbook"] for row in next(iter(tables.values()))]
     axis.set_xticks([number + 0.4 - width / 2 for number in range(len(names))], names)
-    axis.set(title="seconds of a verb, by the number of hosts")
+    axis.set(title="seconds of a playbook, by the number of hosts")
     axis.legend()
-    save(figure, folder / "verbs.png")
+    save(figure, folder / "playbooks.png")
 
 
-VERBS = "verbs: seconds, hosts at once: "
+PLAYBOOKS = "playbooks: seconds, hosts at once: "
 # By the title of their table.
 DRAWN = {
     "classroom: users and ways to deploy": (load, parts),
@@ -112,8 +112,8 @@ def main() -> None:
     for title, plots in DRAWN.items():
         for plot in plots if title in tables else ():
             plot(tables[title], file.parent)
-    if of_verbs := {title: rows for title, rows in tables.items() if title.startswith(VERBS)}:
-        verbs(of_verbs, file.parent)
+    if of_playbooks := {title: rows for title, rows in tables.items() if title.startswith(PLAYBOOKS)}:
+        playbooks(of_playbooks, file.parent)
 
 
 if __name__ == "__main__":

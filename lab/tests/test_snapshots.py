@@ -166,7 +166,7 @@ def test_removal_includes_images_without_a_name(docker: FakeDocker) -> None:
 
 
 class TestRestore:
-    """The verb restore: what it refuses, and what it starts."""
+    """The command restore: what it refuses, and what it starts."""
 
     @pytest.fixture(autouse=True)
     def lab_with_snapshot(self, docker: FakeDocker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,11 +226,13 @@ class TestRestore:
         with pytest.raises(LabError, match="whose keys this lab does not have"):
             lifecycle.restore("2", "deployed")
 
-    @pytest.mark.parametrize("verb", [lambda: lifecycle.restore("2", "deployed"), lambda: lifecycle.snapshot("1", "a")])
-    def test_lab_that_is_not_up_is_refused(self, verb: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        "command", [lambda: lifecycle.restore("2", "deployed"), lambda: lifecycle.snapshot("1", "a")]
+    )
+    def test_lab_that_is_not_up_is_refused(self, command: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(containers, "describe_all", lambda: existing(FIRST, checkout="/elsewhere"))
         with pytest.raises(LabError, match="run `scripts/lab up` first"):
-            verb()
+            command()
 
     def test_snapshot_of_missing_host_is_refused(self) -> None:
         with pytest.raises(LabError, match=f"The lab has no {THIRD.name}"):

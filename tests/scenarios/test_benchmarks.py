@@ -24,7 +24,7 @@ LOGGED = "SELECT count(*) FROM pg_roles WHERE array_to_string(rolconfig, ',') LI
     [
         (["classroom"], ["classroom.png", "cpu.png"]),
         (["choice", "floors", "growth"], ["floors.png", "growth.png"]),
-        (["verbs"], ["verbs.png"]),
+        (["playbooks"], ["playbooks.png"]),
         (["revert"], []),
         (["migration"], []),
     ],

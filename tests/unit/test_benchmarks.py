@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
 
-from _bench import classroom, cli, floors, growth, verbs  # noqa: E402
+from _bench import classroom, cli, floors, growth, playbooks  # noqa: E402
 from _bench.host import BenchmarkFailed, Host, Meter  # noqa: E402
 from _bench.results import Results  # noqa: E402
 from _bench.statements import Statement  # noqa: E402
@@ -126,15 +126,15 @@ class TestFigures:
 
     def test_profile_has_slowest_tasks_by_median(self) -> None:
         said = "RECAP\n\nimages : Build app ------- 20.50s\nrelease : Drain ---- 2.00s\nimages : Build app --- 1.00s\n"
-        assert verbs.tasks(said) == {"images : Build app": 21.5, "release : Drain": 2.0}
-        runs = [verbs.tasks(said), {"images : Build app": 1.0, "release : Drain": 3.0}, {"release : Drain": 2.5}]
-        row = verbs.profile("deploy", runs)
+        assert playbooks.tasks(said) == {"images : Build app": 21.5, "release : Drain": 2.0}
+        runs = [playbooks.tasks(said), {"images : Build app": 1.0, "release : Drain": 3.0}, {"release : Drain": 2.5}]
+        row = playbooks.profile("deploy", runs)
         assert row["tasks"] == 2
         assert row["1"] == "2.5 release : Drain"
 
     def test_playbook_row_has_median(self) -> None:
-        row = verbs.times_of("drill", [3.0, 1.0, 2.0])
-        assert row == {"verb": "drill", "median_s": 2.0, "least": 1.0, "most": 3.0, "runs": 3}
+        row = playbooks.times_of("drill", [3.0, 1.0, 2.0])
+        assert row == {"playbook": "drill", "median_s": 2.0, "least": 1.0, "most": 3.0, "runs": 3}
 
     def test_part_measured_again_replaces_previous_figures(self, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         Results(tmp_path, MACHINE).table("one", [{"a": 1}])
@@ -149,7 +149,7 @@ class TestFigures:
 
     def test_every_plot_has_table_of_its_title(self) -> None:
         drawn = (ROOT / "benchmarks" / "_bench" / "draw.py").read_text()
-        for title in (classroom.LOAD, floors.OPERATIONS, growth.GROWTH, verbs.TIMES_TABLES):
+        for title in (classroom.LOAD, floors.OPERATIONS, growth.GROWTH, playbooks.TIMES_TABLES):
             assert f'"{title}"' in drawn
 
 

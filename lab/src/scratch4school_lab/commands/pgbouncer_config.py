@@ -322,73 +322,73 @@ def watch(arguments: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The verbs and their options."""
+    """The commands and their options."""
     root = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    verbs = root.add_subparsers(metavar="VERB", required=True)
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
 
-    verb = verbs.add_parser(
+    command = commands.add_parser(
         "render",
         help="write pgbouncer.ini and userlist.txt from an intent",
         epilog=INTENT_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verb.add_argument("intent", type=Path, metavar="INTENT.yml", help="the YAML file of intent")
-    verb.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; created when missing")
-    verb.set_defaults(run=render)
+    command.add_argument("intent", type=Path, metavar="INTENT.yml", help="the YAML file of intent")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write; created when missing")
+    command.set_defaults(run=render)
 
-    verb = verbs.add_parser("check", help="list errors and unwise settings, with file and line")
-    verb.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a pgbouncer.ini, or an intent (.yml)")
-    verb.add_argument("--userlist", type=Path, metavar="FILE", help="the userlist to read in place of auth_file")
-    verb.add_argument(
+    command = commands.add_parser("check", help="list errors and unwise settings, with file and line")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a pgbouncer.ini, or an intent (.yml)")
+    command.add_argument("--userlist", type=Path, metavar="FILE", help="the userlist to read in place of auth_file")
+    command.add_argument(
         "--max-connections", type=int, metavar="N", help="PostgreSQL's limit; 3 of them are for superusers"
     )
-    verb.add_argument(
+    command.add_argument(
         "--open-files",
         type=int,
         metavar="N",
         help="file descriptors that PgBouncer may have; without it this machine's hard limit is only warned of",
     )
-    verb.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
-    verb.set_defaults(run=check_files)
+    command.add_argument("--strict", action="store_true", help="exit with 1 for warnings, too")
+    command.set_defaults(run=check_files)
 
-    verb = verbs.add_parser("size", help="print which numbers to choose, and their calculation")
+    command = commands.add_parser("size", help="print which numbers to choose, and their calculation")
     for name, (meaning, usual) in SIZE_NUMBERS.items():
         taken = f"{POSTGRES_MAX_CONNECTIONS}, PostgreSQL's own" if name == "max_connections" else usual
         help_text = f"{meaning} (default: {taken})" if taken is not None else meaning
-        verb.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=help_text)
-    verb.add_argument("--json", action="store_true", help="as JSON")
-    verb.set_defaults(run=choose_sizes)
+        command.add_argument(f"--{name.replace('_', '-')}", type=int, metavar="N", help=help_text)
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(run=choose_sizes)
 
-    verb = verbs.add_parser("import", help="convert a pgbouncer.ini to an intent")
-    verb.add_argument("file", type=Path, metavar="PGBOUNCER.INI")
-    verb.add_argument("--userlist", type=Path, metavar="FILE", help="a userlist.txt, to become “users”")
-    verb.add_argument("--out", type=Path, metavar="INTENT.yml", help="where to write (default: to standard output)")
-    verb.set_defaults(run=import_file)
+    command = commands.add_parser("import", help="convert a pgbouncer.ini to an intent")
+    command.add_argument("file", type=Path, metavar="PGBOUNCER.INI")
+    command.add_argument("--userlist", type=Path, metavar="FILE", help="a userlist.txt, to become “users”")
+    command.add_argument("--out", type=Path, metavar="INTENT.yml", help="where to write (default: to standard output)")
+    command.set_defaults(run=import_file)
 
     for name, run, words in (
         ("diff", compare, "print the differences between a running PgBouncer and a file"),
         ("top", watch, "show the pools of a running PgBouncer"),
     ):
-        verb = verbs.add_parser(name, help=words)
+        command = commands.add_parser(name, help=words)
         if name == "diff":
-            verb.add_argument("file", type=Path, metavar="PGBOUNCER.INI")
+            command.add_argument("file", type=Path, metavar="PGBOUNCER.INI")
         else:
-            verb.add_argument("--once", action="store_true", help="print once, then exit")
-            verb.add_argument("--json", action="store_true", help="once, as JSON")
-            verb.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="(default: %(default)s)")
-        verb.add_argument(
+            command.add_argument("--once", action="store_true", help="print once, then exit")
+            command.add_argument("--json", action="store_true", help="once, as JSON")
+            command.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="(default: %(default)s)")
+        command.add_argument(
             "--connect",
             default="host=127.0.0.1 port=6432",
             metavar="ADDRESS",
             help="how to reach the console, as libpq reads it, with a user of admin_users or stats_users;"
             " the password is best left to PGPASSWORD (default: %(default)s)",
         )
-        verb.set_defaults(run=run)
+        command.set_defaults(run=run)
     return root
 
 
 def main() -> int:
-    """Run the verb; returns 0 when it was done, 1 after a refusal or a finding, 2 for a wrong command line."""
+    """Run the command; returns 0 when it was done, 1 after a refusal or a finding, 2 for a wrong command line."""
     arguments = parser().parse_args()
     try:
         return arguments.run(arguments)

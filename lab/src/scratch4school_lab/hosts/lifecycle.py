@@ -1,4 +1,4 @@
-"""The steps of each verb of scripts/lab, in order, with their output."""
+"""The steps of each command of scripts/lab, in order, with their output."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from .results import Results, Row
 
 HOSTS = (1, 2, 3)
 TIMES = 5
-# The rows that the table has; what is measured twice is the same verb under other circumstances.
-VERBS = ("deploy, nothing to do", "deploy, code only", "rollback", "restart", "backup", "drill")
+# The rows that the table has; what is measured twice is the same playbook under other circumstances.
+PLAYBOOKS = ("deploy, nothing to do", "deploy, code only", "rollback", "restart", "backup", "drill")
 # Ansible's own measurement of its tasks; the names are printed with their role.
 PROFILE = {
     "ANSIBLE_CALLBACKS_ENABLED": "ansible.posix.profile_tasks",
@@ -31,24 +31,24 @@ PROFILE = {
 _TASK = re.compile(r"^(\S.*?) -+ ([\d.]+)s$", re.MULTILINE)
 SHOWN_TASKS = 4
 
-TIMES_TABLES, PROFILE_TABLE = "verbs: seconds, hosts at once: ", "verbs: where the time goes on one host"
+TIMES_TABLES, PROFILE_TABLE = "playbooks: seconds, hosts at once: ", "playbooks: where the time goes on one host"
 
 
 def measure(results: Results, counts: list[int], times: int) -> None:
-    """Every verb so many times, on each of these numbers of hosts at once."""
+    """Every playbook so many times, on each of these numbers of hosts at once."""
     for count in counts:
         hosts = ready(count)
         taken: dict[str, list[float]] = defaultdict(list)
         profiles: dict[str, list[dict[str, float]]] = defaultdict(list)
         with tempfile.TemporaryDirectory() as folder:
             for number in range(times):
-                for verb, seconds, printed in round_of_verbs(hosts, Path(folder), number):
-                    taken[verb].append(seconds)
-                    profiles[verb].append(tasks(printed))
-                    print(f"  {count} hosts, {verb}: {seconds:.1f} s", flush=True)
-        results.table(title(count), [times_of(verb, taken[verb]) for verb in VERBS])
+                for playbook, seconds, printed in round_of_playbooks(hosts, Path(folder), number):
+                    taken[playbook].append(seconds)
+                    profiles[playbook].append(tasks(printed))
+                    print(f"  {count} hosts, {playbook}: {seconds:.1f} s", flush=True)
+        results.table(title(count), [times_of(playbook, taken[playbook]) for playbook in PLAYBOOKS])
         if count == 1:
-            slowest = [profile(verb, profiles[verb]) for verb in VERBS]
+            slowest = [profile(playbook, profiles[playbook]) for playbook in PLAYBOOKS]
             results.table(PROFILE_TABLE, slowest, "Median seconds of the slowest tasks.")
 
 
@@ -57,10 +57,10 @@ def title(count: int) -> str:
     return f"{TIMES_TABLES}{count}"
 
 
-def times_of(verb: str, runs: list[float]) -> Row:
-    """The row of a verb."""
+def times_of(playbook: str, runs: list[float]) -> Row:
+    """The row of a playbook."""
     spread = {"median_s": statistics.median(runs), "least": min(runs), "most": max(runs)}
-    return {"verb": verb, **{name: round(seconds, 1) for name, seconds in spread.items()}, "runs": len(runs)}
+    return {"playbook": playbook, **{name: round(seconds, 1) for name, seconds in spread.items()}, "runs": len(runs)}
 
 
 def ready(count: int) -> list[str]:
@@ -72,8 +72,8 @@ def ready(count: int) -> list[str]:
     return names
 
 
-def round_of_verbs(hosts: list[str], folder: Path, number: int) -> list[tuple[str, float, str]]:
-    """Each verb once, in the order in which one makes room for the next; its seconds and its output."""
+def round_of_playbooks(hosts: list[str], folder: Path, number: int) -> list[tuple[str, float, str]]:
+    """Each playbook once, in the order in which one makes room for the next; its seconds and its output."""
     changed = another_release(folder, number)
     rounds = [
         ("deploy, nothing to do", "deploy.yml", ROOT),
@@ -84,11 +84,11 @@ def round_of_verbs(hosts: list[str], folder: Path, number: int) -> list[tuple[st
         ("drill", "drill.yml", ROOT),
     ]
     done = []
-    for verb, playbook, checkout in rounds:
+    for name, playbook, checkout in rounds:
         began = time.monotonic()
         printed = play(hosts, playbook, checkout=checkout, env=PROFILE)
-        done.append((verb, time.monotonic() - began, printed))
-        if verb == "deploy, nothing to do" and re.search(r"changed=[1-9]", printed):
+        done.append((name, time.monotonic() - began, printed))
+        if name == "deploy, nothing to do" and re.search(r"changed=[1-9]", printed):
             raise BenchmarkFailed(f"A deploy with nothing to do changed something:\n{printed[-2000:]}")
     return done
 
@@ -112,13 +112,13 @@ def tasks(printed: str) -> dict[str, float]:
     return sums
 
 
-def profile(verb: str, runs: list[dict[str, float]]) -> Row:
-    """The slowest tasks of a verb, by the median of its runs."""
+def profile(playbook: str, runs: list[dict[str, float]]) -> Row:
+    """The slowest tasks of a playbook, by the median of its runs."""
     medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in runs[0]}
     slowest = sorted(medians, key=lambda name: -medians[name])[:SHOWN_TASKS]
     columns = {f"{place}": f"{medians[name]:.1f} {name}" for place, name in enumerate(slowest, start=1)}
     return {
-        "verb": verb,
+        "playbook": playbook,
         "tasks": len(medians),
         **{f"{place}": columns.get(f"{place}", "") for place in range(1, SHOWN_TASKS + 1)},
     }
