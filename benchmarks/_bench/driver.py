@@ -21,7 +21,7 @@ from .host import CA, BenchmarkFailed
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: `path` below the address, a body with its type, and whose session."""
+    """A request: `path` below the address, a body with its type, and whose session."""
 
     method: str
     path: str

@@ -98,7 +98,7 @@ def make_project(host: Host, megabytes: float) -> tuple[int, str]:
 
 
 def operations(host: Host, projects: dict[str, tuple[int, str]]) -> tuple[list[Operation], dict[str, bytes]]:
-    """What is measured, and the bodies of our answers by name, which the floor gives back."""
+    """Return the requests to measure, and the bodies of our answers by name, which the floor gives back."""
     sender = Sender(school.session(0))
     small, _ = projects["64 KB"]
     bodies: dict[str, bytes] = {}
@@ -190,7 +190,7 @@ def one(host: Host, operation: Operation, seconds: float) -> tuple[Row, Row]:
 
 
 def cost(meter: Meter, took: Took) -> Cost:
-    """What one request took, in milliseconds: of time, and of CPU by part."""
+    """Return the milliseconds of one request: of time, and of CPU by part."""
     used = meter.between(took.began, took.ended)
     return Counter({"ms": took.mean_ms} | {part: 1000 * seconds / took.count for part, seconds in used.items()})
 
@@ -201,7 +201,7 @@ def between(first: Cost, second: Cost) -> Cost:
 
 
 def durable(host: Host, sizes: tuple[int, ...], seconds: float) -> Cost:
-    """What keeping files of these sizes takes, in milliseconds; it is the application that has to do it."""
+    """Return the milliseconds in which files of these sizes are stored, as the application stores them."""
     if not sizes:
         return Counter()
     took = json.loads(host.script("durable.py", seconds, *sizes))
@@ -212,7 +212,7 @@ def sent_by(host: Host, operation: Operation) -> list[statements.Statement]:
     """The statements of one request; BenchmarkFailed when two requests on end do not send the same."""
     for attempt in range(3):
         with statements.logged(host):
-            # What a connection of the pool says first, and that a session was used, is no part of a request.
+            # The first statements of a connection, and the record of a session's use, are no part of a request.
             # So many that the oldest content goes with each save, as it does from then on.
             again(host.url, operation.ours, 0, at_least=KEPT + 5)
             moment = time.time()
@@ -247,7 +247,7 @@ def script(sent: list[statements.Statement]) -> str:
 
 
 def pgbench(host: Host, meter: Meter, sent: list[statements.Statement], seconds: float, server: str, port: int) -> Cost:
-    """What one round of the statements takes, in milliseconds; nothing where there are none."""
+    """Return the milliseconds of one round of the statements; 0 without statements."""
     if not sent:
         return Counter()
     host.run(

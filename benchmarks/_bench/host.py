@@ -59,7 +59,7 @@ class Host:
         self.floor_url = f"https://{self._host.address}:9443"
 
     def run(self, command: str, stdin: bytes | None = None) -> str:
-        """What a command prints, as root; BenchmarkFailed unless it succeeds."""
+        """Return the output of a command, as root; BenchmarkFailed unless it succeeds."""
         ended = subprocess.run(
             [LAB, "ssh", self.name, f"sudo {command}"], input=stdin, capture_output=True, check=False
         )
@@ -69,17 +69,17 @@ class Host:
         return ended.stdout.decode()
 
     def script(self, name: str, *arguments: object) -> str:
-        """What one of the programs in on_host/ prints."""
+        """Return the output of one of the programs in on_host/."""
         return self.run(f"python3 - {' '.join(map(str, arguments))}", (ON_HOST / name).read_bytes())
 
     def sql(self, statements: str) -> str:
-        """What PostgreSQL answers its administrator, row by row."""
+        """Return PostgreSQL's answer to its administrator, row by row."""
         psql = "psql --quiet --no-psqlrc --tuples-only --no-align --set=ON_ERROR_STOP=1 --username=postgres"
         command = f"docker exec --interactive scratch4school-postgres {psql} --dbname=scratch4school"
         return self.run(command, statements.encode()).strip()
 
     def console(self, command: str) -> str:
-        """What PgBouncer's console answers."""
+        """Return the answer of PgBouncer's console."""
         psql = "psql --host /tmp --port 6432 --username pgbouncer --dbname pgbouncer --csv"
         return self.run(f"docker exec scratch4school-pgbouncer {psql} --command '{command}'")
 

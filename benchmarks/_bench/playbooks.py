@@ -53,7 +53,7 @@ def measure(results: Results, counts: list[int], times: int) -> None:
 
 
 def title(count: int) -> str:
-    """What the table of so many hosts is called."""
+    """Return the title of the table of so many hosts."""
     return f"{TIMES_TABLES}{count}"
 
 

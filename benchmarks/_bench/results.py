@@ -66,7 +66,7 @@ class Results:
 
 
 def machine(host: Host) -> dict[str, str]:
-    """What the figures were measured on."""
+    """Return the machine on which the figures were measured."""
     processor = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.findall(r"\d+", Path("/proc/meminfo").read_text())[0]) // 1024
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)

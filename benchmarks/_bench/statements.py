@@ -15,7 +15,7 @@ from .host import Host
 
 ROLE = "scratch4school_app"
 _LINE = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ UTC \[(\d+)\] LOG:  duration: ([\d.]+) ms  statement: (.*)$")
-# What differs from one statement to the next of its kind.
+# The parts in which statements of one kind differ.
 _VALUES = re.compile(r"'(?:[^']|'')*'(?:::\w+)?|\b\d+\b|\bNULL\b")
 _LIST = re.compile(r"\(\?(?:, \?)+\)")
 

@@ -19,7 +19,7 @@ from scratch4school_lab.shell import LabError, telling_line
 
 
 def existing(database: str = "postgres", **systems: str) -> dict[str, dict]:
-    """What `containers.describe_all` returns for running hosts, given as number="system"."""
+    """Return the result of `containers.describe_all` for running hosts, given as number="system"."""
     fixed = {"state": "running", "database": database, "checkout": str(ROOT)}
     return {plan.Host(int(number.lstrip("_"))).name: {"system": system, **fixed} for number, system in systems.items()}
 

@@ -26,7 +26,7 @@ def test_every_long_file_is_in_exactly_one_part() -> None:
 
 
 class TestDurations:
-    """What pytest's process records, and scripts/test reads."""
+    """The durations that pytest's process records and scripts/test reads."""
 
     @pytest.fixture
     def recorded(self) -> Durations:
@@ -78,7 +78,7 @@ class TestParts:
 
     @pytest.fixture
     def events(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        """What happened, in order; the lab is only noted."""
+        """The steps in order; the lab is only recorded."""
         seen: list[str] = []
 
         @contextmanager

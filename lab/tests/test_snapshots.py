@@ -54,13 +54,13 @@ def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeDocker:
 
 
 def image(name: str, checkout: str = str(ROOT)) -> dict[str, Any]:
-    """What `docker image inspect` says about a snapshot."""
+    """Return the output of `docker image inspect` for a snapshot."""
     labels = {plan.LABEL: checkout, snapshots.LABEL: name, f"{plan.LABEL}.system": "trixie"}
     return {"Config": {"Labels": labels}, "Created": "2026-11-28T20:15:30.123Z"}
 
 
 def existing(*hosts: plan.Host, checkout: str = str(ROOT)) -> dict[str, dict]:
-    """What `containers.describe_all` returns for a lab with these running hosts."""
+    """Return the result of `containers.describe_all` for a lab with these running hosts."""
     members = [host.name for host in hosts] + [plan.IDP_NAME]
     return {name: {"state": "running", "checkout": checkout, **TRAITS} for name in members}
 

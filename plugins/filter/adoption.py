@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import yaml
 
-# What the original is told, and what we call it.
+# The original's settings, and ours for the same.
 SETTINGS = {
     "OAUTH_CLIENT_ID": "app_oidc_client_id",
     "OAUTH_CLIENT_SECRET": "app_oidc_client_secret",
@@ -188,7 +188,7 @@ def _on_host(path: str, places: Mapping[str, str]) -> str:
 
 
 class FilterModule:
-    """What Ansible asks a filter file for."""
+    """The class that Ansible loads from a filter file."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""

@@ -51,7 +51,7 @@ def first_line(text: str) -> str:
     return first[: locking.REASON_LENGTH]
 
 
-# What host_survey's Observer names its facts by; of two that begin alike, the longer one is first.
+# The prefixes of the facts of host_survey's Observer; of two with the same beginning, the longer one is first.
 _KINDS = ("unwanted unit", "unit file", "unit", "container", "loaded", "file", "network")
 
 
@@ -93,7 +93,7 @@ def state_drift(observed: Mapping[str, Mapping[str, str]], recorded: Mapping[str
 
 
 class FilterModule:
-    """What Ansible asks a filter file for."""
+    """The class that Ansible loads from a filter file."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""

@@ -37,7 +37,7 @@ FILTERS: tuple[Callable[..., object], ...] = (
 
 
 class FilterModule:
-    """What Ansible asks a filter file for."""
+    """The class that Ansible loads from a filter file."""
 
     def filters(self) -> dict[str, Callable[..., object]]:
         """Name the filters of this file."""

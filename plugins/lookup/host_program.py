@@ -48,7 +48,7 @@ _raw:
 
 
 class LookupModule(LookupBase):
-    """What Ansible asks a lookup file for."""
+    """The class that Ansible loads from a lookup file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **options: Any) -> list[str]:
         """Templates are worked out in several processes at once, so the file gets its name when it is whole."""

@@ -27,7 +27,7 @@ author:
 
 
 class LookupModule(LookupBase):
-    """What Ansible asks a lookup file for."""
+    """The class that Ansible loads from a lookup file."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
         """Templates are worked out in processes that live for one task; the run is the process that they came from."""

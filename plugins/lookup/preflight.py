@@ -25,7 +25,7 @@ from preflight import settings as preflight_settings
 
 DOCUMENTATION = r"""
 name: preflight
-short_description: What preflight refuses and warns of, and what it must ask a host
+short_description: Refusals and warnings of preflight, and its questions to a host
 description:
   - C(settings) refuses names with a prefix of one of our roles that no role knows, and proposes the nearest one. It
     refuses settings of all roles that have no value, a wrong type, or a value out of bounds. It applies the rules of
@@ -38,7 +38,7 @@ options:
     description: Names of roles whose rules apply.
     required: true
   want:
-    description: What is asked for.
+    description: Kind of result.
     type: str
     choices: [settings, questions, host_refusals, host_warnings]
     required: true
@@ -69,7 +69,7 @@ _DEFAULTED = re.compile(r"\b([a-z][a-z0-9_]*) \| default\(")
 
 
 class LookupModule(LookupBase):
-    """What Ansible asks a lookup file for."""
+    """The class that Ansible loads from a lookup file."""
 
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """See RETURN."""
@@ -157,13 +157,13 @@ def _unknown(variables: Mapping[str, Any]) -> list[str]:
     """Messages for names that may be misspelled ones of ours: neither Ansible's own, nor what roles keep of a play."""
     given = {str(name) for name in load_extra_vars(DataLoader())} if context.CLIARGS.get("extra_vars") else set()
     names = {name for name in {*variables, *given} if not name.startswith(("ansible_", "_"))}
-    # What a playbook gives a default to may be set on the command line.
+    # A variable to which a playbook gives a default may be set on the command line.
     defaulted = {name for text in _playbooks() for name in _DEFAULTED.findall(text)}
     settings = {*_options(), *defaulted, "scratch4school_url"}
     prefixes = [*PREFIXES, *(f"{role}_" for role in preflight.ROLES)]
     if not preflight_settings.unknown(names, settings, _wiring(), prefixes):
         return []
-    # What playbooks and tasks pass to each other is known. Looked for only now, because it takes as long as all else.
+    # Variables that playbooks and tasks pass to each other are known. They are read last, because that takes longest.
     return preflight_settings.unknown(names, settings, {*_wiring(), *_words()}, prefixes)
 
 

@@ -24,7 +24,7 @@ from preflight.settings import typed
 
 DOCUMENTATION = r"""
 name: role
-short_description: What roles manage, or the digests of what they want
+short_description: Things that roles manage on a host, or digests of the roles' settings
 description:
   - The variable C(__<role>_managed) lists what a role manages. plugins/module_utils/host_survey.py describes the keys
     that are read on the host. This lookup reads two more. C(points) names entry points beside C(main) whose options
@@ -36,7 +36,7 @@ options:
     description: Names of roles.
     required: true
   want:
-    description: What is asked of the roles.
+    description: Kind of result.
     type: str
     choices: [managed, digest]
     required: true
@@ -70,12 +70,12 @@ def tree_digest(paths: Iterable[Path]) -> str:
 
 
 def extra_variables() -> dict[str, Any]:
-    """What the command line sets with `-e`."""
+    """Return the variables that the command line sets with `-e`."""
     return dict(load_extra_vars(DataLoader())) if context.CLIARGS.get("extra_vars") else {}
 
 
 class LookupModule(LookupBase):
-    """What Ansible asks a lookup file for."""
+    """The class that Ansible loads from a lookup file."""
 
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """See RETURN."""

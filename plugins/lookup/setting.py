@@ -38,7 +38,7 @@ ROLES = Path(__file__).resolve().parents[2] / "roles"
 
 
 class LookupModule(LookupBase):
-    """What Ansible asks a lookup file for."""
+    """The class that Ansible loads from a lookup file."""
 
     def run(self, terms: list[str], variables: Mapping[str, Any] | None = None, **options: Any) -> list[Any]:
         """AnsibleLookupError for a name without a value that has no default in a role either."""

@@ -34,7 +34,7 @@ from .scratch4school_host.systemd import next_run, unit_state
 
 AUTHORITIES = "/usr/local/share/ca-certificates"
 OURS = "scratch4school"
-# What the names of our containers begin with.
+# The beginning of our containers' names.
 PREFIX = f"{OURS}-"
 UNITS = "/etc/systemd/system"
 RECORDED = "recorded_state.json"
@@ -87,7 +87,7 @@ def file_system(path: str, mounts: str) -> str:
 
 
 def folder(path: str, user: int, group: int, data_directory: str) -> dict[str, Any]:
-    """What is asked of a folder to which a container is to write.
+    """Return the facts about a folder to which a container is to write.
 
     * `answers`: false for a share whose server is silent
     * `is_folder`, `free_mb`
@@ -178,7 +178,7 @@ def published(container: Mapping[str, Any] | None) -> set[int]:
 
 
 def summary(container: Mapping[str, Any]) -> dict[str, Any]:
-    """What is asked of a container, of all that the engine says."""
+    """Return the facts about a container that preflight needs."""
     state = container["State"]
     return {
         "state": state["Status"],
@@ -188,7 +188,7 @@ def summary(container: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def provider(urls: Iterable[str], by_post: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
-    """What each address of the identity provider answers, asked side by side.
+    """Return the answer of each address of the identity provider, requested in parallel.
 
     Those in `by_post` are asked by POST: a token address takes nothing else (RFC 6749, 3.2). It answers a
     request without client and code with 400 or 401.
@@ -258,7 +258,7 @@ def text(path: str | os.PathLike[str], last_bytes: int | None = None) -> str:
 
 
 def run(argv: Sequence[str]) -> str | None:
-    """What a command prints; None when it fails, is not there or takes too long."""
+    """Return the output of a command; None when it fails, does not exist or takes too long."""
     try:
         ended = execute(argv, PATIENCE)
     except OSError:

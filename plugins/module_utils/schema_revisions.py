@@ -43,8 +43,9 @@ def read(folder: str | os.PathLike[str]) -> dict[str, object]:
 
 
 def pending(revisions: Iterable[Mapping[str, str]], current: str, contract: bool = False) -> list[Mapping[str, str]]:
-    """What `scratch4school db upgrade` would apply to a database at `current`, `none` or nothing for an empty one.
+    """Return the revisions that `scratch4school db upgrade` would apply to a database.
 
+    :param current: the database's revision; `none` or '' for an empty one.
     :raises SchemaError: where it would refuse, because an expand lies behind a contract that was not asked for.
     """
     is_empty = current in ("", "none")

@@ -42,11 +42,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 stdout:
-  description: What the program printed.
+  description: Standard output of the program.
   returned: always
   type: str
 stderr:
-  description: What it printed as errors.
+  description: Standard error of the program.
   returned: always
   type: str
 rc:

@@ -32,10 +32,10 @@ options:
     description: Name of this change; the same for all its phases.
     type: str
   verb:
-    description: What is done, such as C(deploy).
+    description: Name of the playbook, such as C(deploy).
     type: str
   reason:
-    description: Why, in the sysadmin's words or the error's.
+    description: Reason, in the sysadmin's words or the error's.
     type: str
     default: ""
   release:

@@ -36,7 +36,7 @@ options:
     type: dict
     default: {}
   managed:
-    description: What each of these roles manages on the host, as for M(host_survey).
+    description: Managed things on the host, by role, as for M(host_survey).
     type: dict
     default: {}
 attributes:

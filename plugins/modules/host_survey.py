@@ -45,11 +45,11 @@ options:
     elements: str
     default: []
   questions:
-    description: What the rules of preflight must know; the keys are described in plugins/module_utils/host_survey.py.
+    description: Questions of the rules of preflight; the keys are described in plugins/module_utils/host_survey.py.
     type: dict
     default: {}
   managed:
-    description: What each role manages on the host, by role; the keys are described at C(Observer) there.
+    description: Managed things on the host, by role; the keys are described at C(Observer) there.
     type: dict
     default: {}
 attributes:

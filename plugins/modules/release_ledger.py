@@ -35,7 +35,7 @@ options:
     description: Who asked for it.
     type: str
   verb:
-    description: What was asked for, such as C(deploy) or C(rollback).
+    description: Name of the playbook, such as C(deploy) or C(rollback).
     type: str
   outcome:
     description: >-
@@ -44,7 +44,7 @@ options:
     type: str
     choices: [activated, verified, failed, reverted]
   reason:
-    description: Why, in the sysadmin's words or the error's.
+    description: Reason, in the sysadmin's words or the error's.
     type: str
   slot:
     description: The slot it was started in.

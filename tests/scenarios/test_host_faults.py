@@ -31,7 +31,7 @@ TABLETS = 40
 
 
 def run_in_application(host: Host, code: str) -> str:
-    """What Python code prints in the live container, with `database`, `store` and `sa` defined."""
+    """Return the output of Python code in the live container, with `database`, `store` and `sa` defined."""
     prelude = (
         "import os, sqlalchemy as sa\n"
         "from scratch4school import config\n"

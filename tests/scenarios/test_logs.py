@@ -15,7 +15,7 @@ NAMES = "sudo docker ps --format '{{.Names}}' --filter label=scratch4school"
 
 
 def log(container: str, since: str = "10m") -> str:
-    """What a container has logged lately, on both of its streams."""
+    """Return the last lines of a container's log, of both streams."""
     return on_host(f"sudo docker logs --since {since} {container} 2>&1")
 
 

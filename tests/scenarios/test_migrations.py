@@ -1,4 +1,4 @@
-"""What a migration would change; test_change_under_load.py and test_fault_matrix.py migrate."""
+"""The pending revisions of a migration; test_change_under_load.py and test_fault_matrix.py migrate."""
 
 from __future__ import annotations
 

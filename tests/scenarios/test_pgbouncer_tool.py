@@ -157,7 +157,7 @@ def test_configuration_without_errors_starts(deployed: Host) -> None:
     # Settings without a default are left out.
     settings = "".join(f"{name} = {key.default}\n" for name, key in KEYS.items() if key.default)
     files["defaults.ini"] = f"[databases]\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{settings}"
-    # What other people write, and PgBouncer accepts.
+    # Files of other people, which PgBouncer accepts.
     other = "".join(f"{name} = 2\n" for name, key in KEYS.items() if key.kind == "boolean")
     other += "verbose = 10\nmin_pool_size = 30\nauth_query = SELECT a,\tb FROM c\nauth_type = MD5\n; \u2028\r\n"
     files["other.ini"] = f"[databases]\na = min_pool_size=5 pool_size=3\n[pgbouncer]\nlisten_addr = 127.0.0.1\n{other}"

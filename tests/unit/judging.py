@@ -14,7 +14,7 @@ from certificates import make
 from conftest import PLUGINS, ROOT
 
 HOSTNAME = "scratch.school.de"
-# What host_survey returns for a suitable host. A rule on a new fact needs that fact here, and nowhere else.
+# The result of host_survey for a suitable host. A rule on a new fact needs that fact here, and nowhere else.
 SURVEY = {
     "system": {"distribution": "Debian", "version": "13"},
     "disk": {"/var/lib": 90000},
@@ -86,7 +86,7 @@ class Inventory:
         return dict(self.loader.load_from_file(str(ROOT / path), trusted_as_template=True))
 
     def variables(self, settings: dict[str, Any], without: tuple[str, ...] = ()) -> dict[str, Any]:
-        """What the host would see with these settings on top of the right ones, and without those."""
+        """Return the host's variables with these settings on top of the right ones, and without those."""
         known = {**self.around, **self.right, **settings}
         return {name: value for name, value in known.items() if name not in without}
 
@@ -95,7 +95,7 @@ class Inventory:
         return Templar(loader=self.loader, variables=variables).template(variables[name])
 
     def lookup(self, name: str, variables: dict[str, Any], *terms: str, **options: Any) -> Any:
-        """What one of our lookups answers."""
+        """Return the result of one of our lookups."""
         templar = Templar(loader=self.loader, variables=variables)
         plugin = lookup_loader.get(name, loader=self.loader, templar=templar)
         with warnings.catch_warnings():
@@ -104,7 +104,7 @@ class Inventory:
             return plugin.run(list(terms), variables=variables, **options)[0]
 
     def wrong(self, **settings: Any) -> list[str]:
-        """What is refused of settings by themselves, without the roles' rules."""
+        """Return the refusals of settings by themselves, without the roles' rules."""
         return self.lookup("preflight", self.variables(settings), want="settings", by_rules=False)
 
     def refused(self, *, without: tuple[str, ...] = (), **settings: Any) -> list[str]:

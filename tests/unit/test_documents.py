@@ -21,7 +21,7 @@ PAGES = [ROOT / "docs" / f"{name}.md" for name in ("install", "operate", "backup
 PAGES.append(ROOT / "docs" / "troubleshoot.md")
 PAGES.append(ROOT / "docs" / "development.md")
 
-# What a sysadmin may read in a run, although the text is Ansible's or is put together from numbers.
+# Messages of a run whose text is Ansible's or is put together from numbers.
 NOT_OURS = {"no vault secrets found", "Decryption failed", "Results: 5 passed, 1 failed"}
 SOURCES = ("deploy", "docker/app/src", "docker/proxy", "host", "plugins", "roles", "tests/health")
 TEXTS = {"", ".html", ".j2", ".py", ".yml"}

@@ -503,7 +503,7 @@ def test_changed_unit_file_changes_the_fact_of_our_units_only(tmp_path: Path, sy
 
 
 def test_changed_file_of_an_inactive_unit_changes_its_fact(tmp_path: Path, systemd: Callable[..., None]) -> None:
-    """What a timer starts is mostly inactive; only its file is the role's business."""
+    """A service that a timer starts is inactive most of the time; only its file is compared."""
     name = "scratch4school-backup.service"
     systemd(ActiveState="inactive", UnitFileState="static")
     before = observer(tmp_path).facts({"unit_files": [name]})

@@ -15,7 +15,7 @@ DONE = {"step": "done", "done": "2026-11-24 16:50 UTC"}
 def import_refusals(
     request: dict[str, Any] | None = None, state: dict[str, Any] | None = None, source: dict[str, Any] | None = None
 ) -> list[str]:
-    """What is refused of an import."""
+    """Return the refusals of an import."""
     return adoption.import_refusals({**REQUEST, **(request or {})}, state or {}, {**SOURCE, **(source or {})}, "server")
 
 
@@ -74,7 +74,7 @@ def test_second_import_is_refused(request_: dict[str, Any], refused: bool) -> No
 def migration_refusals(
     step: str, undo: object = False, engine: str = "postgres", state: dict[str, Any] | None = None
 ) -> list[str]:
-    """What is refused of an engine migration."""
+    """Return the refusals of an engine migration."""
     return adoption.migration_refusals({"step": step, "undo": undo}, state or {}, engine, "server")
 
 

@@ -20,7 +20,7 @@ RIGHT = {
 
 
 def of_settings(**changed: Any) -> list[str]:
-    """What the rules say of right settings with some changed."""
+    """Return the messages about right settings with some changed."""
     return [message for rule in app.RULES.settings_rules for message in rule({**RIGHT, **changed})]
 
 
@@ -100,18 +100,18 @@ URLS = {"app_oidc_jwks_url": JWKS, "app_oidc_token_url": TOKEN, "app_oidc_author
 
 
 def refusals(answers: dict[str, Any]) -> list[str]:
-    """What is refused of these answers."""
+    """Return the refusals of these answers."""
     return list(app.provider_refusals(URLS, {"provider": answers}))
 
 
 def warnings(answers: dict[str, Any]) -> list[str]:
-    """What is warned of where wrong addresses are refused."""
+    """Return the warnings where wrong addresses are refused."""
     settings = {**URLS, "inventory_hostname": "server", "app_require_provider": True}
     return list(app.provider_warnings(settings, {"provider": answers}))
 
 
 def answer(status: int = 200, keys: int = 0, problem: str = "") -> dict[str, Any]:
-    """What the survey says of one address."""
+    """Return the survey's fact about one address."""
     return {"status": status, "keys": keys, "problem": problem}
 
 

@@ -42,14 +42,14 @@ GOOD = {"answers": True, "is_folder": True, "writable": True, "free_mb": 5000, "
 
 
 def of_settings(**changed: Any) -> list[str]:
-    """What the rules say of right settings with some changed."""
+    """Return the messages about right settings with some changed."""
     return [message for rule in backup.RULES.settings_rules for message in rule({**RIGHT, **changed})]
 
 
 def of_host(
     folder: dict[str, Any] | None = None, survey: dict[str, Any] | None = None, **changed: Any
 ) -> dict[str, list[str]]:
-    """What is refused and what is warned of, where `/mnt/nas` is as `folder` says."""
+    """Return refusals and warnings, where `/mnt/nas` is as `folder` says."""
     surveyed = {"calendars": {}, "programs": {}, "folders": {NAS: folder or GOOD}, **(survey or {})}
     settings = {**RIGHT, **changed}
     return {

@@ -88,7 +88,7 @@ def test_survey_reads_both_traces_and_the_disk() -> None:
         ("postgres", [], ""),
         ("postgres", [POSTGRES], ""),
         ("postgres", [SQLITE], "sqlite"),
-        # What a migration has left beside SQLite's file.
+        # Files that a migration has left beside SQLite's file.
         ("sqlite", [POSTGRES, SQLITE], ""),
         ("postgres", [POSTGRES, SQLITE], "sqlite"),
         ("sqlite", [POSTGRES], "postgres"),

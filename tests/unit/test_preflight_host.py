@@ -38,7 +38,7 @@ SURVEY = {
 
 
 def refused(settings: dict[str, Any] | None = None, **surveyed: Any) -> list[str]:
-    """What is refused of a good host with some facts changed."""
+    """Return the refusals of a good host with some facts changed."""
     given = {**SETTINGS, **(settings or {})}
     return [said for rule in host.RULES.host_rules for said in rule(given, {**SURVEY, **surveyed})]
 

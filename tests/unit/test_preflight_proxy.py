@@ -14,7 +14,7 @@ HOST = "scratch.school.de"
 
 
 def refusal(crt: str, key: str, host: str = HOST, days: int = 7) -> str:
-    """What is said of a certificate and its key."""
+    """Return the messages about a certificate and its key."""
     return proxy.certificate_refusal(crt, key, host, days)
 
 

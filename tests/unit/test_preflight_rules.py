@@ -74,7 +74,7 @@ def test_messages_are_in_the_order_of_the_roles(roles: Callable[..., list[str]],
 
 @pytest.mark.parametrize("judge", KINDS, ids=["settings", "host", "warnings"])
 def test_rule_ends_where_it_reads_a_refused_setting(roles: Callable[..., list[str]], judge: Callable[..., Any]) -> None:
-    """What it said before stands, and so do the other rules."""
+    """Its earlier messages and the other rules are kept."""
     assert judge(roles(says("a", "refused", "b"), says("c"))) == ["a", "c"]
     assert judge(roles(says("refused"))) == []
 
@@ -83,7 +83,7 @@ def test_rule_ends_where_it_reads_a_refused_setting(roles: Callable[..., list[st
 def test_rule_that_cannot_read_a_setting_is_left_out_beside_a_refusal(
     roles: Callable[..., list[str]], judge: Callable[..., Any]
 ) -> None:
-    """What one role refuses is what the other one cannot work with; without a refusal it is an error."""
+    """The other role cannot work with the refused value; without a refusal it is an error."""
     assert judge(roles(says("unreadable"), says("a"))) == ["a"]
     assert judge(roles(says("a", "unreadable"))) == ["a"]
     with pytest.raises(CannotRead, match="unreadable cannot be worked out"):

@@ -21,7 +21,7 @@ PREFIXES = ["app_", "backup_", "change_", "scratch4school_"]
 
 
 def unknown(*names: str, known: tuple[str, ...] = ()) -> list[str]:
-    """What is said of these names."""
+    """Return the messages about these names."""
     return settings.unknown(names, SETTINGS, known, PREFIXES)
 
 
@@ -32,7 +32,7 @@ def test_known_name_or_own_name_of_the_sysadmin_is_accepted(name: str) -> None:
 
 
 def test_name_that_plays_pass_is_accepted() -> None:
-    """What plays pass to each other has our prefixes and is no setting."""
+    """Variables that plays pass to each other have our prefixes and are no settings."""
     assert unknown("app_slot", known=("app_slot",)) == []
 
 

@@ -37,7 +37,7 @@ def test_release_id_of_ambiguous_content_is_refused(
 
 
 def test_filter_resolves_a_target_by_entries(filters: dict[str, Callable[..., Any]]) -> None:
-    """What the module returned can be handed on; a target without a release is a message."""
+    """The result of the module can be passed on; a target without a release is a message."""
     assert filters["resolve_release"](ENTRIES, "previous") == "a"
     with pytest.raises(AnsibleFilterError, match="there are b"):
         filters["resolve_release"](ENTRIES, "z")

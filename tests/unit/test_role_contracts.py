@@ -232,7 +232,7 @@ def test_entry_point_declares_the_facts_of_its_role_that_it_reads(role: Path) ->
 
 @each(ROLE_FOLDERS)
 def test_internal_result_stays_within_its_entry_point(role: Path) -> None:
-    """What another entry point registered is there only if that one ran before."""
+    """A variable that another entry point registered exists only if that one ran before."""
     results = {name for file in role.glob("tasks/*.yml") for name in facts_of(file) if name.startswith("__")}
     for point in entry_points(role):
         made = {name for file in files_of(role, point, others=True) for name in facts_of(file) | passed_by(file)}

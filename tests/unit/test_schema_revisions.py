@@ -56,7 +56,7 @@ def test_migrations_of_this_checkout_end_at_the_head() -> None:
 def test_release_needs_its_last_expand(
     tmp_path: Path, kinds: list[str], head: str, needs: str, contracts: list[str]
 ) -> None:
-    """What only takes away is not needed."""
+    """A contract is not needed."""
     schema = read(migrations(tmp_path, *kinds))
     assert (schema["head"], schema["needs"], schema["contracts"]) == (head, needs, contracts)
     assert schema["revisions"][0]["text"] == "Does expand number 1."
@@ -152,7 +152,7 @@ def test_release_is_compatible_with_a_revision(
 def test_contracts_that_other_releases_know_decide_compatibility(
     candidate: dict[str, Any], revision: str, other_releases: list[dict[str, Any]], can: bool
 ) -> None:
-    """What came after it, others tell."""
+    """Later revisions are in other fields."""
     assert is_compatible(candidate, revision, other_releases) is can
 
 

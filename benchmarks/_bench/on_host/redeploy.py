@@ -53,12 +53,12 @@ def application(environ, start_response):
 
 
 def run(*command: str) -> str:
-    """What a command prints; it has to succeed."""
+    """Return the output of a command, which has to succeed."""
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """What the engine knows about a container."""
+    """Return the engine's description of a container."""
     return dict(json.loads(run("docker", "inspect", name))[0])
 
 

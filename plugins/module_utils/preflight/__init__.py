@@ -47,7 +47,7 @@ BOUNDS: Mapping[str, Bound] = {name: bound for rules in ROLES.values() for name,
 
 
 def settings_refusals(roles: Iterable[str], settings: Settings, refused: bool = False) -> list[str]:
-    """What the roles' rules refuse of settings, in the order of the roles.
+    """Return the refusals of settings by the roles' rules, in the order of the roles.
 
     :param refused: some setting is known to be refused by itself.
     :raises CannotRead: when a rule could not read a setting and nothing was refused, which would be its cause.
@@ -57,19 +57,19 @@ def settings_refusals(roles: Iterable[str], settings: Settings, refused: bool = 
 
 
 def host_refusals(roles: Iterable[str], settings: Settings, survey: Survey) -> list[str]:
-    """What the roles' rules refuse of a host; raises as `settings_refusals` does."""
+    """Return the refusals of a host by the roles' rules; raises as `settings_refusals` does."""
     found, failed = collect(partial(rule, settings, survey) for role in roles for rule in ROLES[role].host_rules)
     return _or_raise(found, failed)
 
 
 def host_warnings(roles: Iterable[str], settings: Settings, survey: Survey) -> list[str]:
-    """What the roles' rules warn of; a rule that cannot read a setting raises, because a warning explains nothing."""
+    """Return the warnings of the roles' rules; a rule that cannot read a setting raises."""
     found, failed = collect(partial(rule, settings, survey) for role in roles for rule in ROLES[role].host_warnings)
     return _or_raise(found, failed) if not failed else _or_raise([], failed)
 
 
 def questions(roles: Iterable[str], settings: Settings) -> Questions:
-    """What the survey must read for the rules of these roles."""
+    """Return the questions that the survey must answer for the rules of these roles."""
     asked: Questions = {}
     for role in roles:
         for question in ROLES[role].questions:
@@ -79,7 +79,7 @@ def questions(roles: Iterable[str], settings: Settings) -> Questions:
 
 
 def _or_raise(found: list[str], failed: list[CannotRead], explained: bool = False) -> list[str]:
-    # What one role refuses is what another one cannot work with, such as an address that is missing.
+    # Another role cannot work with a refused value, such as a missing address.
     if failed and not found and not explained:
         raise failed[0]
     return found

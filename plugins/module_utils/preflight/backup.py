@@ -375,7 +375,7 @@ def command_programs(command: object) -> list[str]:
             # The `&` of `2>&1` ends no command, and what follows the `)` of `$(hostname)` begins none.
             begins = not redirects and set(word) != {")"}
         elif begins and not re.match(r"[A-Za-z_][A-Za-z0-9_]*=", word):
-            # What the shell works out itself cannot be looked for, and a sum is no program.
+            # A name that the shell expands cannot be looked up, and an assignment is no program.
             worked_out = set(word) & set("$`<>~*?{}") or not re.search(r"[A-Za-z\[]", word)
             found += [] if word in found or worked_out else [word]
             begins = False

@@ -11,10 +11,10 @@ from .settings import Bound, Option, is_true
 
 # Name to value. A setting that the inventory leaves out has its role's default.
 Settings = Mapping[str, Any]
-# What host_survey returned; see plugins/module_utils/host_survey.py.
+# The result of host_survey; see plugins/module_utils/host_survey.py.
 Survey = Mapping[str, Any]
 Messages = Iterator[str]
-# What the survey must read on the host: kind of question to a list; see `survey` in host_survey.py.
+# The questions of the survey: kind of question to a list; see `survey` in host_survey.py.
 Questions = dict[str, list[Any]]
 
 SettingsRule = Callable[[Settings], Messages]
@@ -34,7 +34,7 @@ class CannotRead(Exception):
 
 @dataclass
 class Rules:
-    """What one role refuses and warns of. A rule is a function that yields messages, registered by a decorator.
+    """The refusals and warnings of one role. A rule is a function that yields messages, registered by a decorator.
 
     :param bounds: setting to what it may be beside its type.
     :param required: setting without a default, to a hint where to find its value; one that is not set is refused.
@@ -105,7 +105,7 @@ def as_text(settings: Settings, name: str) -> str:
 
 
 def where(hint: str) -> str:
-    """What to do about a required setting."""
+    """Return the advice about a missing required setting."""
     return f"Set it in the inventory's group_vars/scratch4school/: {hint}."
 
 

@@ -16,7 +16,7 @@ Option = Mapping[str, Any]
 
 # Values of these are never repeated in a message.
 _SECRET = re.compile(r"password|secret|_key$|environment|_users$|address$|_command$")
-# What may stand before the host in an address: the user, and the password.
+# The part of an address before the host: user and password.
 _CREDENTIALS = re.compile(r"(?<=//)[^\s]*@|^[^/\s:]+:[^\s]*@")
 _VALUE_LENGTH = 60
 
@@ -32,7 +32,7 @@ _VERY_NEAR = 0.85
 
 @dataclass(frozen=True)
 class Bound:
-    """What a setting may be beside its type. Made by `whole_number`, `memory` or `text`."""
+    """The limit of a setting's value beside its type. Made by `whole_number`, `memory` or `text`."""
 
     type: str
     at_least: int | None = None

@@ -24,7 +24,7 @@ BOOT_SECONDS = 600
 RESOLV_CONF = STATE / "resolv.conf"
 IDP_SECRET = STATE / "oidc_client_secret"
 
-# What systemd and a nested Docker Engine need. --privileged would fail where a capability is missing.
+# The rights that systemd and a nested Docker Engine need. --privileged would fail where a capability is missing.
 HOST_RIGHTS = (
     *("--cap-add=ALL", "--cgroupns=private"),
     *("--security-opt", "seccomp=unconfined"),

@@ -24,7 +24,7 @@ PASSWORD = (ROOT / "docker" / "lab-idp" / "password.txt").read_text().strip()
 IMAGES = sorted(
     file.parent.name for file in ROOT.glob("docker/*/Dockerfile") if not file.parent.name.startswith("lab-")
 )
-# What a host with SQLite has no use for.
+# Images that a host with SQLite does not need.
 POSTGRES_IMAGES = ("postgres", "pgbouncer")
 # Since Debian 13 the client is a package of its own.
 INSTALL_ENGINE = (

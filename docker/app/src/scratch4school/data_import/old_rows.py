@@ -30,7 +30,7 @@ _AT_ONCE = 1000
 # How many rows of each finding are named; the others are only counted.
 _NAMED = 20
 
-# What the import does with each finding. The keys are also the order of the report.
+# The import's action for each finding. The keys are also the order of the report.
 RULES = {
     "no_file": "projects that name no file; they are imported unchanged and cannot be opened",
     "outside": "paths that do not lead into uploads/; they are imported unchanged, and there is no file",

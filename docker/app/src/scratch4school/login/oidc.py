@@ -33,7 +33,7 @@ _LEEWAY_SECONDS = 60
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
 # OAuth errors that say nothing about the token that was sent.
 _TEMPORARY_ERRORS = ("temporarily_unavailable", "server_error", "slow_down")
-# What the messages call the addresses of the settings.
+# The names of the settings' addresses in messages.
 _TOKEN_ADDRESS = "the identity provider's token address"  # noqa: S105
 _KEY_ADDRESS = "the address of the identity provider's keys"
 _NOT_CHECKED = "The login could not be checked."
