@@ -33,7 +33,9 @@ TITLE = "Backups: what went wrong"
 
 @pytest.fixture(scope="module")
 def load(deployed: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundClass]:
-    """A class that works during all tests."""
+    """Deploy this checkout, also where an earlier release is live, and let a class work during all tests."""
+    run = play("deploy.yml")
+    assert run.status == 0, run.output[-4000:]
     with background_classes(tmp_path_factory.mktemp("class")) as start:
         yield start(deployed, *CLASS)
 
