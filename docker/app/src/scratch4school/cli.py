@@ -108,7 +108,7 @@ def import_inspect() -> int:
 
 
 def import_transfer(cut: bool) -> int:
-    """Make the rows of our database those of the old one."""
+    """Make our database equal to the source database."""
     from .data_import import data_import
 
     data_import.transfer(*_both_databases(), cut, say=lambda line: print(line, flush=True))

@@ -108,7 +108,7 @@ def make_same(
     containers: Containers, settings: TransferSettings, source: Database, target: Database, progress: Progress
 ) -> None:
     """Copy the source's rows over the target's and compare them, in two phases; OperatorError when they differ."""
-    with progress.phase("transfer", "the rows"):
+    with progress.phase("transfer", "to the new database"):
         transfer(containers, settings, source, target)
     with progress.phase("compare", "row by row"):
         progress.sum_up(compare(containers, settings, source, target)[0])

@@ -42,11 +42,11 @@ def rehearse(settings: TransferSettings, slots: Slots, containers: Containers, _
             source = _copy(settings)
         target = partial(place.empty_database, REHEARSAL)
         application.rehearse(containers, settings, source.database, target, progress)
-    say(f"The rehearsal went well: {progress.total:.1f} s, and pupils would wait for about as long.")
+    say(f"The rehearsal succeeded in {progress.total:.1f} s. During the migration pupils wait for about as long.")
 
 
 def to_postgres(settings: TransferSettings, slots: Slots, containers: Containers, run: str) -> None:
-    """Copy the rows of SQLite into PostgreSQL, in maintenance mode, which stays on afterwards."""
+    """Copy the database from SQLite to PostgreSQL, in maintenance mode, which stays on afterwards."""
     begun = _resumed(settings)
     if begun.get("complete") == "postgres":
         since = readable(begun["since"])
@@ -70,7 +70,7 @@ def to_postgres(settings: TransferSettings, slots: Slots, containers: Containers
 
 
 def to_sqlite(settings: TransferSettings, slots: Slots, containers: Containers, run: str) -> None:
-    """Copy the rows of PostgreSQL into SQLite's file, in maintenance mode, which stays on afterwards."""
+    """Copy the database from PostgreSQL to SQLite's file, in maintenance mode, which stays on afterwards."""
     begun = _resumed(settings)
     if not begun:
         raise OperatorError(

@@ -82,7 +82,7 @@ def _inspect(
 
 
 def rehearse(settings: TransferSettings, slots: Slots, containers: Containers, _run: str) -> None:
-    """Import the rows into a scratch database, compare them with the source's, and remove the database."""
+    """Import into a scratch database, compare it with the source, and remove it."""
     progress = Progress(4)
     with scratch(settings, containers) as place:
         with progress.phase("rows", f"of {settings.source_database}"):
@@ -94,7 +94,7 @@ def rehearse(settings: TransferSettings, slots: Slots, containers: Containers, _
             else partial(application.empty_sqlite, settings.work / REHEARSAL)
         )
         application.rehearse(containers, settings, source.database, target, progress)
-    say(f"The rehearsal went well: {progress.total:.1f} s. Nothing of it is left.")
+    say(f"The rehearsal succeeded in {progress.total:.1f} s, and its scratch database is removed.")
 
 
 def import_data(settings: TransferSettings, slots: Slots, containers: Containers, run: str) -> None:

@@ -26,7 +26,7 @@ def inspect(old: DatabaseSettings) -> dict[str, Any]:
 
 
 def transfer(old: DatabaseSettings, new: DatabaseSettings, cuts: bool, say: Say) -> dict[str, Transferred]:
-    """Make the rows of `new` those of `old`; SchemaRefused or DoesNotFit before anything is written."""
+    """Make the database `new` equal to `old`; SchemaRefused or DoesNotFit before anything is written."""
     with _opened(old, cuts) as rows, schema.owner_engine(new) as engine:
         _require_newest_schema(new)
         return transfers.transfer(rows, engine, say)
