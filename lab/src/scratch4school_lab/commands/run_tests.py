@@ -64,7 +64,8 @@ parts:
   app        the application on PostgreSQL and SQLite; needs PostgreSQL's server programs, installed by apt when root
   health     reads the lab's hosts and changes nothing; the lab must be up
   scenarios  playbooks on lab hosts; starts the lab, and removes it again if it was not there before
-  long       the longer scenarios, such as the rest of the fault matrix; in parts of less than 90 minutes each
+  long       the longer scenarios, such as the rest of the fault matrix; in parts of less than 90 minutes each, with a
+             lab for each part
   all        lint, unit, app, scenarios, health; they have to pass before a change is taken in
 
 examples:
@@ -323,6 +324,12 @@ def run_part(part: Part) -> Result:
     return result
 
 
+def run_in_labs(parts: list[Part], results: list[Result]) -> None:
+    """Run each part in a lab of its own: gigabytes, releases and damaged files of one would mislead the next one."""
+    for part in parts:
+        run_parts([part], results, prepare=False)
+
+
 def run_parts(parts: list[Part], results: list[Result], prepare: bool) -> None:
     """Run the parts in order; those on the lab share one lab, and none of them runs when it does not start.
 
@@ -418,7 +425,10 @@ def main() -> int:
         return 1
     results: list[Result] = []
     try:
-        run_parts(parts, results, prepare=not options.in_order)
+        if options.part == "long":
+            run_in_labs(parts, results)
+        else:
+            run_parts(parts, results, prepare=not options.in_order)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
