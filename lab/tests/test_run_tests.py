@@ -130,6 +130,12 @@ class TestParts:
         run_tests.run_parts([self.part(events, "scenarios", True)], [], prepare=True)
         assert events == ["lab started", "scenarios", "lab ended"]
 
+    def test_long_parts_have_a_lab_each(self, events: list[str]) -> None:
+        results: list[Result] = []
+        run_tests.run_in_labs([self.part(events, "long 1", True), self.part(events, "long 2", True)], results)
+        assert events == ["lab started", "long 1", "lab ended", "lab started", "long 2", "lab ended"]
+        assert [result.name for result in results] == ["lab", "long 1", "lab", "long 2"]
+
     def test_health_alone_reads_existing_lab(self, events: list[str]) -> None:
         run_tests.run_parts([self.part(events, "health", True)], [], prepare=True)
         assert events == ["health"]
