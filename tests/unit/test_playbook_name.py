@@ -16,6 +16,7 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".yml", ".j2", ".py")
 )
+PROGRAMS = [*SOURCES, *sorted((ROOT / "host" / "src").rglob("*.py"))]
 # Ansible's variables that tell which playbook or play runs.
 OF_THE_PLAYBOOK = re.compile(r"\b(playbook_dir|ansible_play_name|ansible_play_role_names|ansible_parent_play\w*)\b")
 # The verb is the playbook's name; these tasks write it into the lock, the audit log and the ledger.
@@ -56,6 +57,12 @@ def test_verb_of_the_lock_is_only_recorded(path: Path) -> None:
         return
     used = [line.strip() for line in path.read_text().splitlines() if re.search(r"lock_verb|__lock_owner\.verb", line)]
     assert used == RECORDING.get(name_of(path), [])
+
+
+@pytest.mark.parametrize("path", [path for path in PROGRAMS if path.suffix == ".py"], ids=name_of)
+def test_program_compares_no_verb(path: Path) -> None:
+    """The callback and scratch4schoolctl print it; the same change has another one in a sysadmin's site.yml."""
+    assert re.findall(r"\bverb(?:\"\])? (?:==|!=|in|not in) .*", code_of(path)) == []
 
 
 def test_typed_playbook_is_read_only_for_the_verb() -> None:

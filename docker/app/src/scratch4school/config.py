@@ -179,7 +179,7 @@ def load_database(environment: Mapping[str, str]) -> DatabaseSettings:
 def load_import(environment: Mapping[str, str]) -> tuple[DatabaseSettings, DatabaseSettings | None]:
     """The source database, which is only read, and the one that its rows are imported into, if it is named."""
     reader = _Reader(environment)
-    old = _database(reader, "OLD_")
+    old = _database(reader, "SOURCE_")
     new = _database(reader) if reader.optional("DATABASE_URL") else None
     reader.raise_problems()
     return old, new

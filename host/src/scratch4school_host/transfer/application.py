@@ -34,7 +34,7 @@ class Database:
     role: str = ""
 
     def environment(self, prefix: str) -> tuple[list[str], list[Mount]]:
-        """The container's variables and mounts; `prefix` is `OLD_` for the source, '' for the target."""
+        """The container's variables and mounts; `prefix` is `SOURCE_` for the source, '' for the target."""
         variables, mounts = [f"SCRATCH4SCHOOL_{prefix}DATABASE_URL={self.url}"], list(self.mounts)
         if self.password_file:
             inside = f"{PASSWORDS}/{prefix.lower()}password"
@@ -141,7 +141,7 @@ def _run(
 ) -> str:  # fmt: skip
     variables: list[str] = []
     mounts: list[Mount] = []
-    for prefix, database in (("OLD_", source), ("", target)):
+    for prefix, database in (("SOURCE_", source), ("", target)):
         if database:
             environment, places = database.environment(prefix)
             variables += environment
