@@ -39,13 +39,15 @@ docker exec scratch4school-pgbouncer \
 # For each role a value that it writes before it fails; the next run must revert it. The last role fails because its
 # failure command does not work.
 LATER = {"backup_failure_command": "false"}
+# As rare as the schedules of the lab's inventory: a daily timer could start a backup, which holds the lock, in this test.
+WRONG_SCHEDULE = "*-01-01 13:00"
 HALF_DONE: dict[str, dict[str, Any]] = {
     "docker": {"docker_log_megabytes": 11, "proxy_image": "scratch4school/none:1"},
     "database": {"database_max_connections": 70, "database_image": "scratch4school/none:1"},
     "pgbouncer": {"pgbouncer_pool_size": 21, "pgbouncer_image": "scratch4school/none:1"},
     "proxy": {"proxy_body_megabytes": 18, "proxy_image": "scratch4school/none:1"},
     "app": {"app_secret_key": "another-key-of-more-than-thirty-two-characters", **LATER},
-    "backup": {"backup_schedule": "*-*-* 03:33", "backup_keep_daily": 9, **LATER},
+    "backup": {"backup_schedule": WRONG_SCHEDULE, "backup_keep_daily": 9, **LATER},
 }
 # A wrong value for every role; the last role fails.
 EVERY_ROLE: dict[str, Any] = {
@@ -54,7 +56,7 @@ EVERY_ROLE: dict[str, Any] = {
     "pgbouncer_pool_size": 21,
     "proxy_body_megabytes": 18,
     "app_secret_key": "another-key-of-more-than-thirty-two-characters",
-    "backup_schedule": "*-*-* 03:33",
+    "backup_schedule": WRONG_SCHEDULE,
     "backup_keep_daily": 9,
     **LATER,
 }
