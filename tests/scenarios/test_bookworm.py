@@ -17,6 +17,9 @@ from scratch4school_lab.scenarios.playbooks import VERIFIED, play
 
 pytestmark = pytest.mark.long
 
+# Who logs in on the host after each installation: `login` keeps sessions, and a removed installation ends them.
+PUPILS = {"application": "pupil16", "all": "pupil19"}
+
 
 @pytest.fixture(scope="module")
 def bare() -> Host:
@@ -34,7 +37,7 @@ def test_playbook_on_bare_host_is_refused(bare: Host, playbook: str) -> None:
     assert f"Nothing is deployed on {bare.name}; run deploy.yml first." in run.one_line
 
 
-@pytest.fixture(scope="module", params=["application", "all"])
+@pytest.fixture(scope="module", params=list(PUPILS))
 def bookworm(images: dict[str, str], request: pytest.FixtureRequest) -> Host:
     """That host, deployed; its older engine builds the application's image, or all images."""
     host = bookworm_host()
@@ -60,9 +63,11 @@ def test_deploy_again_changes_nothing(bookworm: Host) -> None:
     assert run.recap(bookworm)["changed"] == 0
 
 
-def test_pupil_saves_and_reads(bookworm: Host, login: Callable[..., requests.Session]) -> None:
+def test_pupil_saves_and_reads(
+    bookworm: Host, login: Callable[..., requests.Session], request: pytest.FixtureRequest
+) -> None:
     """The same login and the same project as on Debian 13."""
-    pupil = login("pupil16", bookworm)
+    pupil = login(PUPILS[request.node.callspec.params["bookworm"]], bookworm)
     content = (PROJECTS / "default.sb3").read_bytes()
     answer = pupil.post(f"{bookworm.url}/backend/api/projects", files={"project_file": ("p.sb3", content)}, timeout=60)
     assert answer.status_code == 200, answer.text

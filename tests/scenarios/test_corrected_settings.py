@@ -39,7 +39,7 @@ docker exec scratch4school-pgbouncer \
 # For each role a value that it writes before it fails; the next run must revert it. The last role fails because its
 # failure command does not work.
 LATER = {"backup_failure_command": "false"}
-# As rare as the schedules of the lab's inventory: a daily timer could start a backup, which holds the lock, in this test.
+# As rare as the schedules of the lab: a daily timer could start a backup, which holds the lock, during this test.
 WRONG_SCHEDULE = "*-01-01 13:00"
 HALF_DONE: dict[str, dict[str, Any]] = {
     "docker": {"docker_log_megabytes": 11, "proxy_image": "scratch4school/none:1"},
