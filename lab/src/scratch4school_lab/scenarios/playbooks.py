@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from .worker import HOST
 # The last line of a deploy that works.
 VERIFIED = "Results: 6 passed, 0 failed"
 MOST_INTERRUPTS, INTERRUPT_SECONDS = 5, 60
+# Ansible forks right after the line that a test waits for.
+FORK_SECONDS = 2
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,10 @@ def play(playbook: str, *arguments: str, **where: Any) -> Run:
 def interrupt(process: subprocess.Popen[str]) -> Run:
     """Press Ctrl-C, as a person does: again, when nothing happens. Returns how the playbook ended.
 
-    Python drops an interrupt that arrives while Ansible forks, in a handler whose exceptions it ignores.
+    Python drops an interrupt that arrives while Ansible forks, in a handler whose exceptions it ignores. The next one
+    would then kill Ansible without a message, so the first one waits.
     """
+    time.sleep(FORK_SECONDS)
     for _ in range(MOST_INTERRUPTS):
         os.killpg(process.pid, signal.SIGINT)
         try:
