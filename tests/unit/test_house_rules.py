@@ -40,6 +40,7 @@ COMPONENTS = {
     "app",
     "backup",
     "container",
+    "editor",
     "database",
     "docker",
     "host",

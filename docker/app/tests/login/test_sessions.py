@@ -283,3 +283,84 @@ def test_last_use_is_recorded_once_a_minute(app: Any, services: Services, log_in
         put(services, session_id, last_accessed=before)
         assert app.test_client().get("/api/user", query_string={"session_id": session_id}).status_code == 200
         assert (stored(services, session_id).last_accessed > before) == is_recorded
+
+
+OWN = "https://scratch.school.test"
+COOKIE = "__Host-scratch4school"
+
+
+@pytest.fixture
+def in_cookie(app: Any, log_in: Callable[..., str]) -> Any:
+    """A client whose browser has a session in the cookie."""
+    client = app.test_client()
+    client.set_cookie(COOKIE, log_in("ada"), domain="scratch.school.test", secure=True)
+    return client
+
+
+def ask(client: Any, method: str, path: str, **headers: str) -> Any:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = {"title": "a"} if method == "PUT" else None
+    return client.open(path, method=method, base_url=OWN, headers=named, json=body)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec_Fetch_Site": "same-origin"}, 404),
+        ({"Origin": OWN}, 404),
+        ({"Origin": OWN + ":443"}, 404),
+        ({}, 403),
+        ({"Sec_Fetch_Site": "cross-site"}, 403),
+        ({"Sec_Fetch_Site": "same-site", "Origin": OWN}, 403),
+        ({"Sec_Fetch_Site": "none"}, 403),
+        ({"Origin": "https://evil.test"}, 403),
+        ({"Origin": "http://scratch.school.test"}, 403),
+        ({"Origin": "https://scratch.school.test:8443"}, 403),
+        ({"Origin": "https://scratch.school.test:port"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_change_with_cookie_needs_same_origin(in_cookie: Any, headers: dict[str, str], status: int) -> None:
+    """Each unsafe method, and logging out by any; 404 is the answer to a request that is let through."""
+    for method in ("PUT", "DELETE"):
+        assert ask(in_cookie, method, "/api/projects/1", **headers).status_code == status
+    assert ask(in_cookie, "GET", "/api/projects").status_code == 200
+    answer = ask(in_cookie, "GET", "/logout", **headers)
+    assert answer.status_code == (200 if status == 404 else 403)
+
+
+def test_session_id_of_client_needs_no_same_origin(app: Any, log_in: Callable[..., str]) -> None:
+    """A client of the contract names the id in each request, which no other origin can do."""
+    headers = {"Authorization": f"Bearer {log_in('ada')}", "Sec_Fetch_Site": "cross-site"}
+    assert ask(app.test_client(), "DELETE", "/api/projects/1", **headers).status_code == 404
+
+
+def test_session_id_of_client_wins_over_cookie(in_cookie: Any, log_in: Callable[..., str]) -> None:
+    shown = ask(in_cookie, "GET", "/api/user", Authorization=f"Bearer {log_in('grace')}").json["user"]
+    assert shown["username"] == "grace"
+    assert shown["session_id"] is not None
+
+
+def test_logout_ends_session_and_removes_cookie(in_cookie: Any) -> None:
+    answer = ask(in_cookie, "POST", "/logout", Sec_Fetch_Site="same-origin")
+    assert answer.json["success"] is True
+    (line,) = answer.headers.getlist("Set-Cookie")
+    assert line.startswith(f"{COOKIE}=;")
+    for part in ("Secure", "HttpOnly", "Path=/", "Max-Age=0"):
+        assert part in line
+    assert ask(in_cookie, "GET", "/session").status_code == 400
+
+
+def test_request_of_page_of_another_user_is_401(in_cookie: Any) -> None:
+    """All tabs share one cookie. A tab that holds another user's work must not save it as the user of the cookie."""
+    assert ask(in_cookie, "GET", "/api/projects", X_Expected_User="ada").status_code == 200
+    assert ask(in_cookie, "GET", "/api/projects", X_Expected_User="%61da").status_code == 200
+    answer = ask(in_cookie, "GET", "/api/projects", X_Expected_User="grace")
+    assert (answer.status_code, answer.json) == (401, {"error": "another user is logged in now"})
+
+
+def test_cookie_without_https_has_no_prefix(make_app: Callable[..., Any], log_in: Callable[..., str]) -> None:
+    """On a developer's machine; a browser accepts the prefix with HTTPS only."""
+    client = make_app(public_url="http://localhost:8080").test_client()
+    client.set_cookie("scratch4school", log_in("ada"), domain="localhost")
+    assert client.get("/api/user", base_url="http://localhost:8080").status_code == 200

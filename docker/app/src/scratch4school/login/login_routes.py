@@ -2,12 +2,12 @@
 
 import hmac
 import logging
+import re
 import secrets
 from datetime import timedelta
-from typing import Any
 from urllib.parse import quote
 
-from flask import Blueprint, Response, current_app, redirect, request
+from flask import Blueprint, Response, current_app, jsonify, redirect, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from ..clock import utcnow
@@ -29,6 +29,8 @@ _COOKIE_PATH = "/backend"
 _LOGIN_SECONDS = 600
 # The original's rule for a provider that does not say how long its token lasts.
 _DEFAULT_EXPIRY = timedelta(minutes=1)
+# A path of this server. `//host` and `/\\host` would lead a browser to another one.
+_RETURN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,500})?")
 
 
 class LoginError(Exception):
@@ -37,12 +39,20 @@ class LoginError(Exception):
 
 @blueprint.get("/login")
 def login() -> Response:
-    """Send the browser to the identity provider; a signed cookie remembers the state and nonce that must come back."""
+    """Send the browser to the identity provider; a signed cookie remembers the state and nonce that must come back.
+
+    `session=cookie` asks for a session in a cookie, and `return_to` is then the page that the login leads to. Without
+    it the session id comes in the query of the front page, as in the original.
+    """
     state, nonce = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    remembered = {"state": state, "nonce": nonce}
+    if request.args.get("session") == "cookie":
+        wanted = request.args.get("return_to", "/")
+        remembered["return_to"] = wanted if _RETURN_PATH.fullmatch(wanted) else "/"
     response = redirect(login_services().provider.authorization_url(state, nonce))
     response.set_cookie(
         _COOKIE,
-        _serializer().dumps({"state": state, "nonce": nonce}),
+        _serializer().dumps(remembered),
         max_age=_LOGIN_SECONDS,
         path=_COOKIE_PATH,
         secure=services().settings.public_url.startswith("https:"),
@@ -55,13 +65,19 @@ def login() -> Response:
 
 @blueprint.get("/authorize")
 def authorize() -> Response:
-    """Finish a login: redirect to the front end with a session id, or with a message that says why there is none."""
+    """Finish a login: redirect to the front end with a session, or with a message that says why there is none."""
+    session_id = return_to = None
     try:
-        outcome = f"session_id={_finish_login()}"
+        expected = _remembered()
+        return_to = expected.get("return_to")
+        session_id = _finish_login(expected)
+        page = return_to or f"/?session_id={session_id}"
     except Exception as error:
-        outcome = f"error={quote(_message(error), safe='')}"
-    # A redirect to the configured front end only, never to an address from the request.
-    response = redirect(f"{services().settings.public_url}/?{outcome}")
+        page = f"/?error={quote(_message(error), safe='')}"
+    # A redirect to the configured front end only, never to another host.
+    response = redirect(f"{services().settings.public_url}{page}")
+    if session_id is not None and return_to is not None:
+        sessions.set_cookie(response, session_id)  # type: ignore[arg-type]
     response.delete_cookie(_COOKIE, path=_COOKIE_PATH)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -69,13 +85,18 @@ def authorize() -> Response:
 
 
 @blueprint.route("/logout", methods=["GET", "POST"])
-def logout() -> tuple[dict[str, Any], int]:
-    """Delete the session; an unknown session counts as deleted."""
-    session_id = sessions.session_id_of(request)
+def logout() -> Response:
+    """Delete the session, and its cookie; an unknown session counts as deleted."""
+    session_id = sessions.session_id_of(request, changes=True)
     if session_id is None:
-        return {"success": False, "message": "no session id given"}, 400
+        response = jsonify(success=False, message="no session id given")
+        response.status_code = 400
+        return response
     sessions.end(services().database, session_id)
-    return {"success": True, "message": "logged out"}, 200
+    response = jsonify(success=True, message="logged out")
+    if sessions.is_in_cookie(request):
+        sessions.delete_cookie(response)
+    return response
 
 
 def _message(error: Exception) -> str:
@@ -92,9 +113,8 @@ def _message(error: Exception) -> str:
     return message
 
 
-def _finish_login() -> str:
+def _finish_login(expected: dict[str, str]) -> str:
     """Check what the browser brings back from the identity provider; returns the id of the new session."""
-    expected = _remembered()
     if not hmac.compare_digest(expected["state"].encode(), request.args.get("state", "").encode()):
         raise LoginError("This login was begun in another window or browser, or it took too long. Please try again.")
     if "error" in request.args:
@@ -122,7 +142,7 @@ def _finish_login() -> str:
 def _remembered() -> dict[str, str]:
     try:
         remembered = _serializer().loads(request.cookies.get(_COOKIE, ""), max_age=_LOGIN_SECONDS)
-        return {"state": remembered["state"], "nonce": remembered["nonce"]}
+        return {"state": remembered["state"], "nonce": remembered["nonce"], **remembered}
     except (BadSignature, KeyError, TypeError):
         raise LoginError(
             "This login took too long, was used already, or was not begun in this browser. Please try again, and allow "
