@@ -165,7 +165,6 @@ def test_new_release_is_ready_before_the_switch(lab: Lab) -> None:
     lab.lock()
     assert lab.run("slots", "activate", "green", "--run", "r1") == 0
     assert (lab.current, lab.state("app-blue"), lab.state("app-green")) == ("green", "running", "running")
-    assert os.readlink(lab.sockets / "editor") == "editor-green"
     assert lab.run("slots", "drain", "blue", "--run", "r1") == 0
     assert lab.told == ["start scratch4school-app-green", "stop scratch4school-app-blue"]
     assert lab.phases == ["begin", "start", "switch", "drain", "stop"]

@@ -40,7 +40,6 @@ COMPONENTS = {
     "app",
     "backup",
     "container",
-    "editor",
     "database",
     "docker",
     "host",

@@ -105,7 +105,6 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--dead-run", default="", metavar="RUN", help="the change whose process is known to be dead")
     _slots(group("slots", "slots", "activate, drain, revert and restart the application's slots"))
     _others(group, commands)
-    _editor(group("editor", "editor", "provide the files of the editor to nginx"))
     _backup(group("backup", "backup", "create, list, check and remove backups"))
     _restore(group("restore", "backup", "restore a backup, in the steps of restore.yml"))
     _data(group, commands)
@@ -210,23 +209,6 @@ def _others(group: Any, commands: Any) -> None:
         "release", "release", "Remove the lock of an interrupted change", "--reason 'the notebook was stolen'"
     )
     release.add_argument("--reason", required=True, help="why, for the audit log")
-
-
-def _editor(group: Group) -> None:
-    image = "scratch4school/editor:3f2a9c04d1b7"
-    group.add("provide", "provide", "Copy the files of an image, unless they are there", image).add_argument(
-        "image", help="the editor's image"
-    )
-    library = group.add(
-        "library", "fetch_library", "Fetch the costumes, sounds and backdrops that are missing", "--source internet"
-    )
-    library.add_argument(
-        "--source",
-        default="",
-        help="internet, the address of a mirror, or the path of an archive (default: editor_library)",
-    )
-    prune = group.add("prune", "prune", "Remove the files of all images but these", image)
-    prune.add_argument("image", nargs="+", help="an image whose files stay")
 
 
 def _backup(group: Group) -> None:

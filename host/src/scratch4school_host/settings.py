@@ -67,18 +67,6 @@ class SlotsSettings(Settings):
 
 
 @dataclass(frozen=True)
-class EditorSettings(Settings):
-    """Settings of the editor: the folder of its files, and where its library comes from."""
-
-    directory: str
-    # internet, none, the address of a mirror, or the path of an archive on this host.
-    library: str
-
-    file = "editor.json"
-    purpose = "the editor"
-
-
-@dataclass(frozen=True)
 class DataSettings(Settings):
     """Settings that backups and transfers share: folders, engine, and limits of their containers."""
 

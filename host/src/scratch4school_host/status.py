@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import audit_log, certificates, ledger, library, locking, pooler, systemd
+from . import audit_log, certificates, ledger, locking, pooler, systemd
 from .backup import reliability
 from .backup.state import known
 from .files import free_bytes
 from .machine import memory
-from .settings import BackupSettings, EditorSettings, SlotsSettings
+from .settings import BackupSettings, SlotsSettings
 from .slots import readiness
 from .slots.state import NAMES, Slots
 from .times import readable
@@ -49,7 +49,6 @@ def collect(folder: Path, dead_run: str = "") -> dict[str, Any]:
             "engine": settings.engine,
             "releases": _releases(settings),
             "backup": known(backup) if backup else {},
-            "library": _library(folder),
             "certificate": _certificate(Path(settings.certificate)),
             "disk_free_mb": free_bytes(Path(settings.data_directory)) // 2**20,
             "memory_available_mb": memory(Path("/proc/meminfo").read_text())["available_mb"],
@@ -74,15 +73,6 @@ def _releases(settings: SlotsSettings) -> dict[str, Any]:
         "kept": [release for release in history.releases if release in descriptions],
         "verified": verified,
     }
-
-
-def _library(folder: Path) -> dict[str, Any]:
-    """How much of the editor's library is there; {} without an editor of ours."""
-    if not (folder / EditorSettings.file).exists():
-        return {}
-    settings = EditorSettings.read(folder)
-    state = library.state(Path(settings.directory) / library.FOLDER)
-    return {"source": settings.library, "present": 0, "total": 0, "problem": "", **state}
 
 
 def _certificate(path: Path) -> dict[str, Any]:
@@ -140,8 +130,6 @@ def lines(facts: Facts) -> list[str]:
         text.append(f"pool         {pool_line(facts['pools'])}")
     text += reliability.lines(facts["backup"])
     text += timer_lines(facts["timers"])
-    if facts["library"]:
-        text.append(f"library      {_library_line(facts['library'])}")
     text += [
         f"certificate  {certificate['error'] or str(certificate['days_left']) + ' days left'}",
         f"free         {facts['disk_free_mb']} MB of disk, {facts['memory_available_mb']} MB of memory",
@@ -154,13 +142,6 @@ def lines(facts: Facts) -> list[str]:
 def _slot(name: str, held: Mapping[str, Any], is_live: bool) -> str:
     content = f"{held['release'] or 'no release'} {held['state']}" if held else "empty"
     return f"{name}: {content}{' <- live' if is_live else ''}"
-
-
-def _library_line(found: Mapping[str, Any]) -> str:
-    if found["source"] == library.NONE:
-        return "left out"
-    counted = f"{found['present']} of {found['total']} files" if found["total"] else "not fetched yet"
-    return f"{counted}; {found['problem']}" if found["problem"] else counted
 
 
 def _lock_line(lock: Mapping[str, Any] | None) -> str:

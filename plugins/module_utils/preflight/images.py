@@ -17,7 +17,6 @@ RULES = Rules(
         "images_debian_mirror": _URL,
         "images_debian_security_mirror": _URL,
         "images_python_index": _URL,
-        "images_npm_registry": _URL,
         "images_http_proxy": _URL,
         "images_refresh": text(r"\S.*", "any word, such as the month"),
     },

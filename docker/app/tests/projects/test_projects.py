@@ -15,7 +15,7 @@ from scratch4school.projects.projects import TITLE_LENGTH, owned_by
 from scratch4school.web.services import Services
 
 # Columns in which a copy differs from its source.
-OF_THE_COPY = {"id", "name", "owner_id", "version", "created_at", "updated_at", "is_published", "creation_key"}
+OF_THE_COPY = {"id", "name", "owner_id", "version", "created_at", "updated_at", "is_published"}
 # An unusual value for each type of a column.
 UNUSUAL: dict[type, Any] = {str: "unusual", int: 7, bool: True}
 
@@ -411,45 +411,3 @@ def test_list_reads_only_rows_of_the_user(services: Services, ask: Callable[...,
     steps = services.database.read(plan)
     assert any("SEARCH projects" in step for step in steps)
     assert not any("SCAN" in step for step in steps)
-
-
-def test_first_save_sent_again_finds_its_project(pupil: Device, device: Callable[..., Device]) -> None:
-    """After a lost answer. The second request saves nothing; another pupil's key is another key."""
-
-    def send(who: Device, content: object, key: str) -> Any:
-        body = {"project_file": (io.BytesIO(project_file(content)), "project.sb3")}
-        return who.request("POST", "/api/projects?title=Katze", data=body, headers={"Idempotency-Key": key})
-
-    first = send(pupil, "first", "key-1")
-    again = send(pupil, "second", "key-1")
-    assert (again.status_code, again.json) == (200, first.json)
-    assert pupil.download(first.json["id"]).data == project_file("first")
-    assert send(pupil, "first", "key-2").json["id"] != first.json["id"]
-    assert send(device("grace"), "first", "key-1").json["id"] != first.json["id"]
-    assert len(pupil.get("/api/projects").json["projects"]) == 2
-    for wrong in ("", "a b", "x" * 65, "ä"):
-        assert send(pupil, "first", wrong).status_code == 400
-
-
-def test_first_saves_with_one_key_at_once_create_one_project(pupil: Device, together: Callable[..., list[Any]]) -> None:
-    """A slow request and the one that the client sends after it gave up."""
-
-    def send(number: int) -> Any:
-        body = {"project_file": (io.BytesIO(project_file(number)), "project.sb3")}
-        return pupil.request("POST", "/api/projects", data=body, headers={"Idempotency-Key": "key"})
-
-    answers = together(8, send)
-    assert {answer.status_code for answer in answers} == {200}
-    assert len({answer.json["id"] for answer in answers}) == 1
-    assert len(pupil.get("/api/projects").json["projects"]) == 1
-
-
-def test_metadata_says_whose_project_it_is_and_who_may_save(
-    pupil: Device, project_id: int, device: Callable[..., Device]
-) -> None:
-    """A page asks it before it lets a person edit."""
-    owner = {"id": "ada", "username": "ada"}
-    assert pupil.metadata(project_id).json["owner"] == owner
-    assert pupil.metadata(project_id).json["can_save"] is True
-    teacher = device("frau.weber", "lehrer").metadata(project_id).json
-    assert (teacher["owner"], teacher["can_save"]) == (owner, False)

@@ -67,15 +67,11 @@ class Slots:
         return live_slot(self.sockets)
 
     def switch_to(self, slot: str) -> None:
-        """Point the proxy's links at this slot and at its editor's files, for all later requests.
-
-        A rename replaces a link, so it always exists.
-        """
-        for name, target in (("editor", f"editor-{slot}"), ("current", slot)):
-            new = self.sockets / f"{name}.new"
-            new.unlink(missing_ok=True)
-            new.symlink_to(target)
-            new.replace(self.sockets / name)
+        """Point the proxy's link at this slot, for all later requests. A rename replaces it, so it always exists."""
+        new = self.sockets / "current.new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(slot)
+        new.replace(self.sockets / "current")
         sync_folder(self.sockets)
 
     def containers(self) -> dict[str, dict[str, Any]]:

@@ -62,12 +62,11 @@ parts:
   lint       ruff, ansible-lint, and every playbook's syntax from the root and from deploy/
   unit       host/, lab/, plugins, contracts and house rules; a few minutes, no host
   app        the application on PostgreSQL and SQLite; needs PostgreSQL's server programs, installed by apt when root
-  browser    people in Chromium on a lab host; needs Chromium, installed by apt when root
   health     reads the lab's hosts and changes nothing; the lab must be up
   scenarios  playbooks on lab hosts; starts the lab, and removes it again if it was not there before
   long       the longer scenarios, such as the rest of the fault matrix; in parts of less than 90 minutes each, with a
              lab for each part
-  all        lint, unit, app, scenarios, browser, health; they have to pass before a change is taken in
+  all        lint, unit, app, scenarios, health; they have to pass before a change is taken in
 
 examples:
   scripts/test               all
@@ -233,28 +232,6 @@ def health(result: Result) -> None:
     run_pytest(result, TOOLS / "python", "-q", f"--ansible-inventory={LAB_INVENTORY}", "tests/health")
 
 
-def browser(result: Result) -> None:
-    """Run the browser tests, in their own environment, against the first lab host."""
-    provide_chromium()
-    require("scripts/setup", "--browser", error="The tools of the browser tests could not be installed.")
-    run_pytest(result, ROOT / "tests" / "browser" / ".venv" / "bin" / "python", "-v", "tests/browser")
-
-
-def provide_chromium() -> None:
-    """Have Debian's Chromium; Playwright's own needs a server that a school's network may not reach.
-
-    :raises PartFailed: when it is missing and this process may not install it.
-    """
-    if shutil.which("chromium"):
-        return
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise PartFailed("Chromium is missing; install it (Debian: sudo apt-get install chromium).")
-    apt_get = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--yes", "--no-install-recommends")
-    error = "Chromium could not be installed; see the errors of apt-get above."
-    require(*apt_get, "update", error=error)
-    require(*apt_get, "install", "chromium", "fonts-dejavu-core", error=error)
-
-
 def run_scenarios(result: Result, marks: str, files: tuple[str, ...] = ()) -> None:
     """Run scenarios with these marks: on several hosts at once, and then those that need the machine alone.
 
@@ -290,7 +267,6 @@ PARTS = (
     Part("unit", unit),
     Part("app", app, install=provide_postgresql),
     Part("scenarios", scenarios, on_lab=True),
-    Part("browser", browser, on_lab=True, install=provide_chromium),
     Part("health", health, on_lab=True),
 )
 LONG = tuple(Part(f"long {number}", functools.partial(long, number), on_lab=True) for number in LONG_PARTS)

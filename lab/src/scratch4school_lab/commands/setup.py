@@ -76,12 +76,6 @@ APPLICATION = Environment(
 BENCHMARKS = Environment(
     ROOT / "benchmarks" / ".venv", ROOT / "benchmarks" / "requirements.txt", "The drawing tools of the benchmarks"
 )
-BROWSER_TESTS = ROOT / "tests" / "browser"
-BROWSER = Environment(
-    ROOT / "tests" / "browser" / ".venv",
-    ROOT / "tests" / "browser" / "requirements.txt",
-    "The tools of the browser tests",
-)
 UV = TOOLS.folder / "bin" / "uv"
 
 
@@ -217,7 +211,6 @@ def write_locks() -> None:
     for source, lock in (
         ("pyproject.toml", "requirements.lock"),
         ("benchmarks/requirements.in", "benchmarks/requirements.txt"),
-        ("tests/browser/requirements.in", "tests/browser/requirements.txt"),
     ):
         run(UV, "pip", "compile", *options, "--output-file", lock, source, error=f"{lock} could not be written.")
 
@@ -249,12 +242,11 @@ def main() -> int:
     more.add_argument(
         "--benchmarks", action="store_true", help="also make benchmarks/.venv, for the plots of benchmarks/run"
     )
-    more.add_argument("--browser", action="store_true", help="also make tests/browser/.venv, for the browser tests")
     more.add_argument(
         "--lock",
         action="store_true",
-        help="then write requirements.lock from pyproject.toml, and the requirements.txt of benchmarks/ and "
-        "tests/browser/ from their .in; run scripts/setup once more to install the result",
+        help="then write requirements.lock from pyproject.toml, and benchmarks/requirements.txt from its .in; run "
+        "scripts/setup once more to install the result",
     )
     options = parser.parse_args()
     # Two runs at once would delete each other's folders; the second one waits here, and then finds the work done.
@@ -266,8 +258,6 @@ def main() -> int:
                 update(APPLICATION)
             if options.benchmarks:
                 update(BENCHMARKS)
-            if options.browser:
-                update(BROWSER)
             if options.lock:
                 write_locks()
         except SetupError as error:

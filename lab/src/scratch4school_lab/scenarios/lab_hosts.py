@@ -36,7 +36,7 @@ NEWEST_IMAGE = "sudo docker image ls --format '{{.Repository}}:{{.Tag}}' scratch
 REMOVE_INSTALLATION = """
 sudo systemctl stop scratch4school 2>/dev/null
 command -v docker >/dev/null && sudo docker ps --all --quiet --filter label=scratch4school | xargs -r sudo docker rm -f
-sudo systemctl stop 'scratch4school-*.timer' scratch4school-library.service 2>/dev/null
+sudo systemctl stop 'scratch4school-*.timer' 2>/dev/null
 sudo rm -rf /etc/systemd/system/scratch4school* /usr/local/sbin/scratch4schoolctl
 sudo rm -rf /etc/scratch4school /var/lib/scratch4school
 sudo systemctl daemon-reload

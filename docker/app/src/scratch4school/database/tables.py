@@ -65,10 +65,7 @@ projects = sa.Table(
     sa.Column("created_at", sa.DateTime),
     sa.Column("updated_at", sa.DateTime),
     sa.Column("is_published", sa.Boolean),
-    # The client's key of a first save, so that the same save sent again finds this row. A copy has none.
-    sa.Column("creation_key", sa.String(64)),
     sa.Index("ix_projects_owner_id", "owner_id"),
-    sa.Index("ix_projects_creation_key", "owner_id", "creation_key", unique=True),
     # If an id were used again, a stale tab could save over another user's project.
     sqlite_autoincrement=True,
 )

@@ -2,12 +2,12 @@
 
 import hmac
 import logging
-import re
 import secrets
 from datetime import timedelta
+from typing import Any
 from urllib.parse import quote
 
-from flask import Blueprint, Response, current_app, jsonify, redirect, request
+from flask import Blueprint, Response, current_app, redirect, request
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from ..clock import utcnow
@@ -29,8 +29,6 @@ _COOKIE_PATH = "/backend"
 _LOGIN_SECONDS = 600
 # The original's rule for a provider that does not say how long its token lasts.
 _DEFAULT_EXPIRY = timedelta(minutes=1)
-# A path of this server. `//host` and `/\\host` would lead a browser to another one.
-_RETURN_PATH = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,500})?")
 
 
 class LoginError(Exception):
@@ -39,20 +37,12 @@ class LoginError(Exception):
 
 @blueprint.get("/login")
 def login() -> Response:
-    """Send the browser to the identity provider; a signed cookie remembers the state and nonce that must come back.
-
-    `session=cookie` asks for a session in a cookie, and `return_to` is then the page that the login leads to. Without
-    it the session id comes in the query of the front page, as in the original.
-    """
+    """Send the browser to the identity provider; a signed cookie remembers the state and nonce that must come back."""
     state, nonce = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    remembered = {"state": state, "nonce": nonce}
-    if request.args.get("session") == "cookie":
-        wanted = request.args.get("return_to", "/")
-        remembered["return_to"] = wanted if _RETURN_PATH.fullmatch(wanted) else "/"
     response = redirect(login_services().provider.authorization_url(state, nonce))
     response.set_cookie(
         _COOKIE,
-        _serializer().dumps(remembered),
+        _serializer().dumps({"state": state, "nonce": nonce}),
         max_age=_LOGIN_SECONDS,
         path=_COOKIE_PATH,
         secure=services().settings.public_url.startswith("https:"),
@@ -65,19 +55,13 @@ def login() -> Response:
 
 @blueprint.get("/authorize")
 def authorize() -> Response:
-    """Finish a login: redirect to the front end with a session, or with a message that says why there is none."""
-    session_id = return_to = None
+    """Finish a login: redirect to the front end with a session id, or with a message that says why there is none."""
     try:
-        expected = _remembered()
-        return_to = expected.get("return_to")
-        session_id = _finish_login(expected)
-        page = return_to or f"/?session_id={session_id}"
+        outcome = f"session_id={_finish_login()}"
     except Exception as error:
-        page = f"/?error={quote(_message(error), safe='')}"
-    # A redirect to the configured front end only, never to another host.
-    response = redirect(f"{services().settings.public_url}{page}")
-    if session_id is not None and return_to is not None:
-        sessions.set_cookie(response, session_id)  # type: ignore[arg-type]
+        outcome = f"error={quote(_message(error), safe='')}"
+    # A redirect to the configured front end only, never to an address from the request.
+    response = redirect(f"{services().settings.public_url}/?{outcome}")
     response.delete_cookie(_COOKIE, path=_COOKIE_PATH)
     response.headers["Cache-Control"] = "no-store"
     response.headers["Referrer-Policy"] = "no-referrer"
@@ -85,18 +69,13 @@ def authorize() -> Response:
 
 
 @blueprint.route("/logout", methods=["GET", "POST"])
-def logout() -> Response:
-    """Delete the session, and its cookie; an unknown session counts as deleted."""
-    session_id = sessions.session_id_of(request, changes=True)
+def logout() -> tuple[dict[str, Any], int]:
+    """Delete the session; an unknown session counts as deleted."""
+    session_id = sessions.session_id_of(request)
     if session_id is None:
-        response = jsonify(success=False, message="no session id given")
-        response.status_code = 400
-        return response
+        return {"success": False, "message": "no session id given"}, 400
     sessions.end(services().database, session_id)
-    response = jsonify(success=True, message="logged out")
-    if sessions.is_in_cookie(request):
-        sessions.delete_cookie(response)
-    return response
+    return {"success": True, "message": "logged out"}, 200
 
 
 def _message(error: Exception) -> str:
@@ -113,8 +92,9 @@ def _message(error: Exception) -> str:
     return message
 
 
-def _finish_login(expected: dict[str, str]) -> str:
+def _finish_login() -> str:
     """Check what the browser brings back from the identity provider; returns the id of the new session."""
+    expected = _remembered()
     if not hmac.compare_digest(expected["state"].encode(), request.args.get("state", "").encode()):
         raise LoginError("This login was begun in another window or browser, or it took too long. Please try again.")
     if "error" in request.args:
@@ -142,7 +122,7 @@ def _finish_login(expected: dict[str, str]) -> str:
 def _remembered() -> dict[str, str]:
     try:
         remembered = _serializer().loads(request.cookies.get(_COOKIE, ""), max_age=_LOGIN_SECONDS)
-        return {"state": remembered["state"], "nonce": remembered["nonce"], **remembered}
+        return {"state": remembered["state"], "nonce": remembered["nonce"]}
     except (BadSignature, KeyError, TypeError):
         raise LoginError(
             "This login took too long, was used already, or was not begun in this browser. Please try again, and allow "

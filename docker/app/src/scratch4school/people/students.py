@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..database.tables import groups, projects, user_groups, users
+from ..database.tables import projects, users
 from ..database.text import is_storable
 
 _COUNTED = sa.select(projects.c.owner_id, sa.func.count().label("projects")).group_by(projects.c.owner_id).subquery()
@@ -17,24 +17,11 @@ _STUDENTS = (
     .where(sa.or_(users.c.role.is_(None), users.c.role.not_in(("teacher", "admin"))))
     .order_by(users.c.username, users.c.id)
 )
-_MEMBERSHIPS = (
-    sa.select(user_groups.c.user_id, groups.c.name)
-    .join(groups, groups.c.id == user_groups.c.group_id)
-    .order_by(groups.c.name, groups.c.id)
-)
 
 
 def students(connection: Connection) -> Sequence[Row[Any]]:
     """`id`, `username` and number of `projects` of each pupil, by name."""
     return connection.execute(_STUDENTS).all()
-
-
-def groups_by_student(connection: Connection) -> dict[str, list[str]]:
-    """The names of the groups of each user who is in one, by user id; the names are sorted."""
-    found: dict[str, list[str]] = {}
-    for row in connection.execute(_MEMBERSHIPS):
-        found.setdefault(row.user_id, []).append(row.name)
-    return found
 
 
 def find(connection: Connection, user_id: str) -> Row[Any] | None:

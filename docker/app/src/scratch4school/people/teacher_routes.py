@@ -9,7 +9,7 @@ from ..projects import projects
 from ..projects.project_responses import common_json, thumbnail_url
 from ..web.errors import ApiError
 from ..web.services import services
-from .students import find, groups_by_student, students
+from .students import find, students
 
 blueprint = Blueprint("teacher", __name__, url_prefix="/api/teacher")
 
@@ -17,14 +17,10 @@ blueprint = Blueprint("teacher", __name__, url_prefix="/api/teacher")
 @blueprint.get("/students")
 @require_session
 def index() -> dict[str, Any]:
-    """All pupils of the school with the number of their projects and the names of their groups, by name."""
+    """All pupils of the school with the number of their projects, by name."""
     _require_staff(current())
     rows = services().database.read(students)
-    groups = services().database.read(groups_by_student)
-    found = [
-        {"id": row.id, "username": row.username, "project_count": row.projects, "groups": groups.get(row.id, [])}
-        for row in rows
-    ]
+    found = [{"id": row.id, "username": row.username, "project_count": row.projects} for row in rows]
     return {"students": found, "count": len(found)}
 
 

@@ -26,7 +26,7 @@ def session() -> dict[str, Any]:
     groups = database.read(lambda connection: users.groups_of(connection, found.user_id))
     avatar_url = database.read(lambda connection: users.avatar_url(connection, found.user_id))
     return {
-        "session": {"id": found.shown_id, "expires_at": isoformat(found.expires_at)},
+        "session": {"id": found.id, "expires_at": isoformat(found.expires_at)},
         "user": {
             "id": found.user_id,
             "username": found.username,
@@ -46,7 +46,7 @@ def user() -> dict[str, Any]:
     found = current()
     return {
         "user": {
-            "session_id": found.shown_id,
+            "session_id": found.id,
             "user_id": found.user_id,
             "username": found.username,
             "email": found.email,

@@ -1,6 +1,5 @@
 """The routes of projects, with the original's requests and answers plus `version` and ETag."""
 
-import re
 import shutil
 from typing import Any, cast
 
@@ -33,8 +32,6 @@ from .projects import Content
 
 blueprint = Blueprint("projects", __name__, url_prefix="/api/projects")
 
-_CREATION_KEY = re.compile(r"[0-9A-Za-z-]{1,64}")
-
 
 @blueprint.get("/can-save")
 def can_save() -> dict[str, Any]:
@@ -57,13 +54,7 @@ def can_save() -> dict[str, Any]:
 @blueprint.post("")
 @require_session
 def create() -> Response:
-    """Save a new project; the same save sent again, with its Idempotency-Key, finds the project that it created.
-
-    Source of the header: draft-ietf-httpapi-idempotency-key-header.
-    """
-    key = request.headers.get("Idempotency-Key")
-    if key is not None and not _CREATION_KEY.fullmatch(key):
-        raise ApiError(400, "The Idempotency-Key must be 1 to 64 letters, digits and hyphens.")
+    """Save a new project."""
     content = _content()
     if content is None:
         raise ApiError(400, "A new project needs a project_file.")
@@ -75,7 +66,6 @@ def create() -> Response:
         _title() or projects.DEFAULT_TITLE,
         content,
         available.settings.keep_revisions,
-        key,
     )
     return respond(saved_json(row), row)
 
@@ -122,24 +112,18 @@ def recent() -> tuple[dict[str, Any], int]:
 @blueprint.get(f"/{ID}/metadata")
 @require_session
 def metadata(project_id: int) -> Response:
-    """A project's metadata, for users who may open it; members of a group see only their own groups.
-
-    `can_save` is whether this user may save over the project; others may only copy it.
-    """
+    """A project's metadata, for users who may open it; members of a group see only their own groups."""
     database, session = services().database, current()
     row = find(project_id)
     unlimited = row.owner_id == session.user_id or session.is_staff
     _require_open(row, session)
     seen_by = None if unlimited else session.user_id
     shared = database.read(lambda connection: sharing.shared_with(connection, [row.id], seen_by))
-    owner_name = database.read(lambda connection: projects.owner_name(connection, row.owner_id))
     fields = {
         **common_json(row),
         "is_shared": bool(row.is_published),
         "is_published": bool(row.is_published),
         "shared_with_groups": shared[row.id],
-        "owner": {"id": row.owner_id, "username": owner_name},
-        "can_save": row.owner_id == session.user_id,
         "success": True,
     }
     return respond(fields, row)

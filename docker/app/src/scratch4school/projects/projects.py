@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
-from sqlalchemy.exc import IntegrityError
 
 from ..clock import utcnow
 from ..database.database import CommitUnknown, Database
-from ..database.tables import project_groups, project_revisions, projects, users
+from ..database.tables import project_groups, project_revisions, projects
 from ..monitoring import metrics
 from ..storage.file_store import PROJECTS, THUMBNAILS, FileStore, IncomingFile
 
@@ -84,10 +83,6 @@ _PRUNE_VERSIONS = sa.delete(project_revisions).where(
 )
 
 
-class _AlreadyCreated(Exception):
-    """The owner has a project with this creation key."""
-
-
 class NotFound(Exception):
     """There is no such project."""
 
@@ -130,41 +125,16 @@ class Stored:
 
 
 def create(
-    database: Database,
-    store: FileStore,
-    owner_id: str,
-    title: str,
-    content: Content,
-    keep_revisions: int,
-    creation_key: str | None = None,
+    database: Database, store: FileStore, owner_id: str, title: str, content: Content, keep_revisions: int
 ) -> Row[Any]:
-    """Create a project with its first version; returns its row.
-
-    If the owner has already created a project with `creation_key`, nothing is saved and that project's row is returned.
-    """
+    """Create a project with its first version; returns its row."""
 
     def work(connection: Connection, stored: Stored, thumbnail_path: str | None) -> Row[Any]:
         now = utcnow()
-        if creation_key is not None and _created_with(connection, owner_id, creation_key) is not None:
-            raise _AlreadyCreated
         description = f"Created on {now:%Y-%m-%d}"
-        try:
-            return insert(
-                connection, owner_id, title, description, stored, thumbnail_path, now, keep_revisions, creation_key
-            )
-        except IntegrityError:
-            if creation_key is None:
-                raise
-            # Another request with the key has committed in the meantime.
-            raise _AlreadyCreated from None
+        return insert(connection, owner_id, title, description, stored, thumbnail_path, now, keep_revisions)
 
-    try:
-        return _with_files(database, store, owner_id, content, work)
-    except _AlreadyCreated:
-        found = database.read(lambda connection: _created_with(connection, owner_id, creation_key or ""))
-        if found is None:
-            raise NotFound from None
-        return found
+    return _with_files(database, store, owner_id, content, work)
 
 
 def insert(
@@ -176,7 +146,6 @@ def insert(
     thumbnail_path: str | None,
     now: datetime,
     keep_revisions: int,
-    creation_key: str | None = None,
 ) -> Row[Any]:
     """Insert a project whose first version is `stored`; returns its row."""
     values = {
@@ -189,7 +158,6 @@ def insert(
         "created_at": now,
         "updated_at": now,
         "is_published": False,
-        "creation_key": creation_key,
     }
     row = connection.execute(_INSERT, values).one()
     record_version(connection, row, stored, owner_id, now, keep_revisions)
@@ -297,18 +265,6 @@ def find_with_content(connection: Connection, project_id: int) -> Row[Any]:
     if row is None:
         raise NotFound
     return row
-
-
-def _created_with(connection: Connection, owner_id: str, creation_key: str) -> Row[Any] | None:
-    """The project that a user created with a key, or None."""
-    return connection.execute(
-        sa.select(projects).where(projects.c.owner_id == owner_id, projects.c.creation_key == creation_key)
-    ).one_or_none()
-
-
-def owner_name(connection: Connection, owner_id: str) -> str | None:
-    """The user name of a project's owner."""
-    return connection.scalar(sa.select(users.c.username).where(users.c.id == owner_id))
 
 
 def owned_by(connection: Connection, owner_id: str, limit: int | None = None) -> Sequence[Row[Any]]:
