@@ -17,7 +17,7 @@ from scratch4school_lab.scenarios.playbooks import VERIFIED, play
 
 pytestmark = pytest.mark.long
 
-# Who logs in on the host after each installation: `login` keeps sessions, and a removed installation ends them.
+# A pupil for each installation: `login` keeps the sessions of a pupil, and a removed installation ends them.
 PUPILS = {"application": "pupil16", "all": "pupil19"}
 
 

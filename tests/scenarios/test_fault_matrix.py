@@ -316,7 +316,7 @@ def test_full_disk_during_build_leaves_current_release_live(bench: Bench, checko
     """No image and no new release; with space again the same deploy succeeds."""
     folder = checkouts(never_built)
     with bench.fault("disk full during build", again=[], folder=folder):
-        # Before the run, so that each file is written to one and the same disk. Preflight asks another one.
+        # From before the run, so that each file of the build meets the same disk. Preflight checks another disk.
         with full_disk(bench.host, IMAGES):
             run = play("deploy.yml", *bench.arguments, folder=folder, host=bench.host)
         assert run.status != 0
